@@ -1,0 +1,44 @@
+"""The nouns of charts: a version that a source offers, and a chart archive at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ChartVersion:
+    """One entry of a repository's index.
+
+    `digest` is lower-case hex SHA-256 of the archive, empty where the index has none. `urls` are as
+    the index gives them, absolute or relative to the repository.
+    """
+
+    name: str
+    version: str
+    urls: tuple[str, ...] = ()
+    digest: str = ""
+    app_version: str = ""
+    created: datetime | None = None
+    deprecated: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartArtifact:
+    """A chart archive in the local cache.
+
+    `path` names a `.tgz` that helm can read, `digest` is its lower-case hex SHA-256, `source` tells
+    a person where it came from (`HelmRepository/podinfo`, `GitRepository/apps@main@sha1:…`).
+    `revision` is what Flux calls the artifact's revision: the chart version, or for
+    `reconcileStrategy: Revision` the version with the source's revision behind a `+`.
+    """
+
+    name: str
+    version: str
+    path: str
+    digest: str
+    source: str
+    revision: str = ""
+    app_version: str = ""
+    deprecated: bool = False

@@ -1,0 +1,364 @@
+"""What a pass needs from the world. Adapters meet these structurally; nothing inherits from them.
+
+Every method may raise the errors of `helmops.errors` that its docstring names, and no others.
+`asyncio.CancelledError` always passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from helmops.model.charts import ChartArtifact, ChartVersion
+from helmops.model.credentials import GitCredentials, HttpCredentials
+from helmops.model.declarations import (
+    GitRepositorySpec,
+    HealthCheckExpr,
+    HelmRepositorySpec,
+    InstallSpec,
+    PolicyCheck,
+    RemediationHook,
+    RollbackSpec,
+    TestSpec,
+    UninstallSpec,
+    UpgradeSpec,
+)
+from helmops.model.events import Event
+from helmops.model.health import CheckResult
+from helmops.model.records import Record
+from helmops.model.releases import DeclarationKey, ReleaseId, Revision, TestHook
+
+#: Called with each readable line that a long action prints, already redacted.
+Progress = Callable[[str], None]
+
+
+class Clock(Protocol):
+    """Time, the only source of it."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Fakes return at once and advance their time."""
+
+
+class ChartRepositories(Protocol):
+    """Helm repositories over HTTP."""
+
+    async def versions(
+        self, repository: HelmRepositorySpec, chart: str, credentials: HttpCredentials
+    ) -> tuple[ChartVersion, ...]:
+        """All entries of one chart, in the index's order.
+
+        Served from memory where the repository says that nothing changed, or where it was polled
+        less than its interval ago. Raises SourceError, ChartNotFound.
+        """
+
+    async def pull(
+        self, repository: HelmRepositorySpec, version: ChartVersion, credentials: HttpCredentials
+    ) -> ChartArtifact:
+        """The archive, checked against the index's digest, safe to be read.
+
+        Raises SourceError, ChartRefused.
+        """
+
+    async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
+        """Poll now, by a conditional request; whether anything changed. Raises SourceError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Files of one revision of a Git repository, or of a directory.
+
+    `revision` is Flux's (`main@sha1:0123…`) for Git, a digest of the content for a directory.
+    """
+
+    name: str
+    revision: str
+    path: str
+
+
+class GitTrees(Protocol):
+    """Git repositories: one bare mirror each, checked out read-only by revision."""
+
+    async def resolve(self, repository: GitRepositorySpec, credentials: GitCredentials) -> str:
+        """The revision that the reference names now, by one `git ls-remote`. Raises SourceError."""
+
+    async def checkout(
+        self, repository: GitRepositorySpec, credentials: GitCredentials, revision: str
+    ) -> Tree:
+        """The files of that revision, fetched where they are not at hand. Raises SourceError."""
+
+
+class ChartBuilder(Protocol):
+    """Makes chart archives of directories."""
+
+    async def build(
+        self,
+        tree: Tree,
+        path: str,
+        *,
+        values_files: Sequence[str] = (),
+        ignore_missing_values_files: bool = False,
+        version_suffix: str = "",
+    ) -> ChartArtifact:
+        """Package the chart at `path`, its dependencies built. `version_suffix` is for
+        `reconcileStrategy: Revision`. Raises SourceMissing, ChartRefused, HelmError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRelease:
+    """What Helm's storage holds of one release, oldest revision first."""
+
+    revisions: tuple[Revision, ...]
+    #: What the observation was made of; equal versions mean an equal storage.
+    version: str = ""
+
+
+class ReleaseStorage(Protocol):
+    """Helm's release Secrets."""
+
+    async def read(self, release: ReleaseId) -> StoredRelease:
+        """All stored revisions; from memory where a watch knows that none changed.
+
+        Raises ClusterError.
+        """
+
+    async def objects(self, release: ReleaseId, revision: int) -> tuple[dict[str, Any], ...]:
+        """The manifest of one revision, parsed; hooks are not in it. Raises ReleaseNotFound,
+        ClusterError."""
+
+    async def mark_failed(self, release: ReleaseId, revision: int, description: str) -> None:
+        """Break a lock: rewrite the status of a pending revision to `failed`.
+
+        Raises ReleaseNotFound, ObjectConflict, ClusterError.
+        """
+
+    async def prune(self, release: ReleaseId, revisions: Sequence[int]) -> None:
+        """Delete these revisions; one that is gone already is no error. Raises ClusterError."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelmRun:
+    """How one helm command went. `output` is redacted and bounded."""
+
+    output: str
+    duration: timedelta
+
+
+class Helm(Protocol):
+    """The helm binary. Each method raises HelmError (and its subclasses), nothing else.
+
+    `timeout` is helm's own (per operation); our hard deadline over the whole process is derived
+    from it. A cancelled call stops helm within a second. `description` becomes the revision's.
+    """
+
+    @property
+    def major(self) -> int:
+        """Helm's major version, 3 or 4."""
+
+    def unsupported(self, field: str, value: object) -> bool:
+        """Whether this helm has no flag for a field (`install.serverSideApply`) with this value."""
+
+    async def install(
+        self,
+        release: ReleaseId,
+        chart: ChartArtifact,
+        values: Mapping[str, Any],
+        spec: InstallSpec,
+        *,
+        timeout: timedelta,
+        description: str,
+        wait_strategy: str = "poller",
+        progress: Progress | None = None,
+    ) -> HelmRun: ...
+
+    async def upgrade(
+        self,
+        release: ReleaseId,
+        chart: ChartArtifact,
+        values: Mapping[str, Any],
+        spec: UpgradeSpec,
+        *,
+        timeout: timedelta,
+        description: str,
+        wait_strategy: str = "poller",
+        progress: Progress | None = None,
+    ) -> HelmRun: ...
+
+    async def rollback(
+        self,
+        release: ReleaseId,
+        revision: int,
+        spec: RollbackSpec,
+        *,
+        timeout: timedelta,
+        description: str,
+        wait_strategy: str = "poller",
+        progress: Progress | None = None,
+    ) -> HelmRun: ...
+
+    async def uninstall(
+        self,
+        release: ReleaseId,
+        spec: UninstallSpec,
+        *,
+        timeout: timedelta,
+        description: str,
+        progress: Progress | None = None,
+    ) -> HelmRun: ...
+
+    async def test(
+        self,
+        release: ReleaseId,
+        spec: TestSpec,
+        *,
+        timeout: timedelta,
+        progress: Progress | None = None,
+    ) -> HelmRun:
+        """Run the tests. Raises TestFailed when one failed, with helm's output (and its logs)."""
+
+    async def render(
+        self,
+        release: ReleaseId,
+        chart: ChartArtifact,
+        values: Mapping[str, Any],
+        *,
+        is_upgrade: bool,
+        skip_schema_validation: bool = False,
+    ) -> tuple[dict[str, Any], ...]:
+        """What an install or upgrade would apply (hooks left out), against the cluster's
+        capabilities, `lookup` working, nothing written."""
+
+    def is_running(self, release: ReleaseId) -> bool:
+        """Whether a helm that an earlier, dead helmops on this machine started is still at it."""
+
+
+class Checks(Protocol):
+    """Everything that tells whether a release is healthy, after helm's own wait."""
+
+    async def readiness(
+        self,
+        release: ReleaseId,
+        objects: Sequence[Mapping[str, Any]],
+        expressions: Sequence[HealthCheckExpr],
+        *,
+        timeout: timedelta,
+        progress: Progress | None = None,
+    ) -> CheckResult:
+        """Wait until all objects are Current; fails at once on one that is Failed, or at the
+        timeout with the objects that are not. Raises ClusterError."""
+
+    async def policy_check(
+        self,
+        check: PolicyCheck,
+        release: ReleaseId,
+        objects: Sequence[Mapping[str, Any]],
+        credentials: HttpCredentials,
+        *,
+        progress: Progress | None = None,
+    ) -> CheckResult:
+        """Run one check of a policy with its interval, timeout and thresholds. Raises
+        ClusterError; a failed check is a result, not an exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookResult:
+    """How a remediation hook ended; `output` is redacted and bounded."""
+
+    name: str
+    succeeded: bool
+    message: str
+    output: str = ""
+
+
+class Hooks(Protocol):
+    """Remediation hooks: a Kubernetes Job or a webhook."""
+
+    async def run(
+        self,
+        hook: RemediationHook,
+        release: ReleaseId,
+        context: Mapping[str, str],
+        credentials: HttpCredentials,
+        *,
+        progress: Progress | None = None,
+    ) -> HookResult:
+        """Run one hook to its end or its timeout. A failed hook is a result. Raises
+        ClusterError."""
+
+
+class References(Protocol):
+    """ConfigMaps and Secrets in the cluster, for values and credentials."""
+
+    async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data and binaryData, or None where there is none. Raises ClusterError."""
+
+    async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data, decoded, or None where there is none. Raises ClusterError."""
+
+    async def owned_by_other(
+        self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, ...]:
+        """Those of the objects that exist and carry another release's ownership, readable."""
+
+
+class Records(Protocol):
+    """What helmops remembers: one record Secret beside each release."""
+
+    async def load(self, release: ReleaseId) -> Record | None:
+        """The record of a release, or None. Raises ClusterError."""
+
+    async def load_all(self) -> tuple[Record, ...]:
+        """Every record in the namespaces that this helmops sees. Raises ClusterError."""
+
+    async def save(self, record: Record) -> Record:
+        """Write; returns the record with its new `version`. Raises ObjectConflict when somebody
+        wrote in between, ObjectNotFound where the namespace does not exist, ClusterError."""
+
+    async def delete(self, record: Record) -> None:
+        """Forget a release. Raises ClusterError."""
+
+    async def ensure_namespace(self, namespace: str) -> None:
+        """Create the namespace where it does not exist. Raises ClusterError."""
+
+
+class Leases(Protocol):
+    """One holder per release, across processes and machines."""
+
+    def hold(self, release: ReleaseId) -> AbstractAsyncContextManager[None]:
+        """Hold the release's Lease while inside, renewing it. A lease of a process of this machine
+        that is dead is taken over at once. Raises LeaseHeld, ClusterError. When the lease is lost
+        (it could not be renewed in time), the body is cancelled and LeaseHeld raised."""
+
+
+class Journal(Protocol):
+    """The store: events and attempts, kept beyond what records remember."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Keep events. Raises StoreError."""
+
+    async def publish(self, record: Record) -> None:
+        """Keep the latest state of a release for looking at. Raises StoreError."""
+
+
+class Notifier(Protocol):
+    """Webhooks and chats."""
+
+    async def send(self, event: Event, record: Record) -> None:
+        """Tell all that asked for such events, in the background; failures are logged and
+        retried, never raised."""
+
+
+#: Wakes a release: (declaration, why).
+Wake = Callable[[DeclarationKey, str], None]
+
+#: A change feed that ends when it is closed.
+Changes = AsyncIterator[DeclarationKey]
+
+#: An async callback without arguments.
+Callback = Callable[[], Awaitable[None]]
