@@ -1,0 +1,58 @@
+"""The `ReleaseStorage` port over a `FakeCluster`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from helmops.errors import ReleaseNotFound
+from helmops.model.releases import HelmStatus, ReleaseId
+from helmops.reconcile.ports import StoredRelease
+from tests.fakes.cluster_state import FakeCluster, Moment, Point, StoredRevision
+
+
+class FakeReleaseStorage:
+    """Reads and mends what `FakeHelm` stored. `reads` counts reads by whoever asked.
+
+    The moments `("mark_failed" | "prune", STARTED)` come before, `FINISHED` after the write, so
+    that a test can fail or die on either side of it.
+    """
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.reads = 0
+
+    async def read(self, release: ReleaseId) -> StoredRelease:
+        self.reads += 1
+        await self.cluster.reach(Moment("read", Point.STARTED, release))
+        self.cluster.check_reachable()
+        return StoredRelease(
+            tuple(revision.as_revision() for revision in self.cluster.revisions(release)),
+            self.cluster.version(release),
+        )
+
+    async def objects(self, release: ReleaseId, revision: int) -> tuple[dict[str, Any], ...]:
+        self.cluster.check_reachable()
+        return copy.deepcopy(self._get(release, revision).objects)
+
+    async def mark_failed(self, release: ReleaseId, revision: int, description: str) -> None:
+        await self.cluster.reach(Moment("mark_failed", Point.STARTED, release, revision))
+        self.cluster.check_reachable()
+        stored = self._get(release, revision)
+        stored.status, stored.description = HelmStatus.FAILED, description
+        self.cluster.store(stored)
+        await self.cluster.reach(Moment("mark_failed", Point.FINISHED, release, revision))
+
+    async def prune(self, release: ReleaseId, revisions: Sequence[int]) -> None:
+        await self.cluster.reach(Moment("prune", Point.STARTED, release))
+        self.cluster.check_reachable()
+        for number in revisions:
+            self.cluster.forget(release, number)
+        await self.cluster.reach(Moment("prune", Point.FINISHED, release))
+
+    def _get(self, release: ReleaseId, revision: int) -> StoredRevision:
+        stored = self.cluster.history.get(release, {}).get(revision)
+        if stored is None:
+            raise ReleaseNotFound(f"Helm's storage has no revision {revision}", where=str(release))
+        return stored
