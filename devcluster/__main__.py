@@ -1,0 +1,84 @@
+"""`python -m devcluster`: a local Kubernetes API server for tests and the demo."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from devcluster import binaries, cluster, paths
+from devcluster.errors import DevclusterError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; exit status 0 done, 1 not running or failed, 2 usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except DevclusterError as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m devcluster", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, summary in (
+        ("up", _up, "start the cluster and wait until it is ready"),
+        ("down", _down, "stop it; --delete removes its data too"),
+        ("status", _status, "exit status 0 if it runs, 1 if not"),
+        ("kubeconfig", _kubeconfig, "print the path of its kubeconfig"),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=run)
+        command.add_argument("--name", default="dev", help="which cluster (default: dev)")
+        command.add_argument("--dir", type=Path, help="its folder, instead of one by its name")
+        if name == "down":
+            command.add_argument("--delete", action="store_true", help="remove its data too")
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> cluster.Cluster:
+    return cluster.Cluster((options.dir or paths.state(options.name)).absolute())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _up(options: argparse.Namespace) -> int:
+    chosen = _chosen(options)
+    if chosen.running():
+        _say(f"already running at {chosen.server}")
+    else:
+        cluster.start(chosen.directory, _say)
+        _say(f"Kubernetes {binaries.KUBERNETES_VERSION} runs at {chosen.server}")
+    _say(f"export KUBECONFIG={chosen.kubeconfig}")
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    chosen = _chosen(options)
+    if options.delete:
+        cluster.remove(chosen)
+    else:
+        chosen.stop()
+    _say("stopped")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    chosen = _chosen(options)
+    missing = chosen.missing_parts()
+    print("running" if not missing else f"not running: {', '.join(missing)}")
+    return 1 if missing else 0
+
+
+def _kubeconfig(options: argparse.Namespace) -> int:
+    chosen = _chosen(options)
+    if not chosen.kubeconfig.exists():
+        raise DevclusterError(f"no cluster in {chosen.directory}; start one: python -m devcluster up")
+    print(chosen.kubeconfig)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,384 @@
+"""One cluster: etcd, API server, controller manager, scheduler and KWOK, all on loopback.
+
+A cluster is a folder: its ports, keys, data, logs and process ids are in it, and whoever has the folder
+can look at it, stop it, or cut its API server off and bring it back.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devcluster import binaries, processes, stages
+from devcluster.errors import DevclusterError, StartFailed
+
+Say = Callable[[str], None]
+
+# In the order of starting; they are stopped the other way round, etcd last.
+_PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+_NODES = ("node-0", "node-1")
+_USERS = {
+    # user: groups. KWOK writes the status of nodes and pods, and has no role of its own in RBAC.
+    "admin": "system:masters",
+    "kwok": "system:masters",
+    "system:kube-controller-manager": "",
+    "system:kube-scheduler": "",
+}
+_START_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster in `directory`, running or not; see `start` for making one."""
+
+    directory: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig whose only context may do everything; readable by its owner only."""
+        return self.directory / "kubeconfig"
+
+    @property
+    def server(self) -> str:
+        """The API server's address, the same for the cluster's whole life."""
+        return f"https://127.0.0.1:{self._ports()['kube-apiserver']}"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.directory / "secrets" / "ca.crt"
+
+    def token(self, user: str = "admin") -> str:
+        """The bearer token of `user`."""
+        for line in (self.directory / "secrets" / "tokens.csv").read_text().splitlines():
+            token, name = line.split(",")[:2]
+            if name == user:
+                return token
+        raise DevclusterError(f"{self.directory} has no user {user}")
+
+    def running(self) -> bool:
+        """Whether every part of it runs (which does not say that it answers)."""
+        return all(self._process(part) for part in _PARTS)
+
+    def missing_parts(self) -> list[str]:
+        """The names of the parts that do not run."""
+        return [part for part in _PARTS if not self._process(part)]
+
+    def stop(self, *, grace: float = 20.0) -> None:
+        """Stop every part and wait until they are gone; etcd last, so that nothing waits for it."""
+        for parts in (("kwok", "kube-scheduler", "kube-controller-manager"), ("kube-apiserver",), ("etcd",)):
+            found = [process for part in parts if (process := self._process(part))]
+            processes.stop(found, grace=grace)
+            for part in parts:
+                self._pid_file(part).unlink(missing_ok=True)
+
+    def stop_apiserver(self, *, grace: float = 0.0) -> None:
+        """Take the API server away in the middle of whatever is going on; at once unless `grace`."""
+        if process := self._process("kube-apiserver"):
+            processes.stop([process], grace=grace)
+
+    def start_apiserver(self) -> None:
+        """Bring the API server back on the same port, with the same data, and wait for it."""
+        self._start_part("kube-apiserver", binaries.control_plane(lambda text: None))
+        self._wait("the API server answers /readyz", self._ready)
+
+    def request(self, method: str, path: str, body: Any = None, *, content: str = "json") -> Any:
+        """One API request as admin; the decoded answer. Raises urllib's HTTPError for a refusal."""
+        request = urllib.request.Request(
+            self.server + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.token()}",
+                "Content-Type": f"application/{content}",
+                "Accept": "application/json",
+            },
+        )
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+            text = answer.read()
+        return json.loads(text) if text[:1] == b"{" else text.decode()
+
+    # How it is built up. Everything below is called by `start`, in this order.
+
+    def _prepare(self) -> None:
+        for folder in ("", "secrets", "logs", "pids"):
+            (self.directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self.directory / "ports.json").exists():
+            names = ("etcd", "etcd-peer", "kube-apiserver", "kwok")
+            _write(self.directory / "ports.json", json.dumps(_free_ports(names)))
+        if not (self.directory / "secrets" / "tokens.csv").exists():
+            rows = [
+                f'{secrets.token_hex(24)},{user},{user},"{groups}"' for user, groups in _USERS.items()
+            ]
+            _make_keys(self.directory / "secrets")
+            _write(self.directory / "secrets" / "tokens.csv", "\n".join(rows) + "\n")
+        for user in _USERS:
+            _write(self._kubeconfig_of(user), json.dumps(self._client_config(user), indent=1))
+        _write(self.directory / "stages.yaml", stages.config())
+
+    def _start(self, say: Say) -> None:
+        programs = binaries.control_plane(say)
+        self._prepare()
+        self._start_part("etcd", programs)
+        self._start_part("kube-apiserver", programs)
+        self._wait("the API server answers /readyz", self._ready)
+        for part in ("kube-controller-manager", "kube-scheduler", "kwok"):
+            self._start_part(part, programs)
+        self._make_nodes()
+        self._wait("the nodes are ready", self._nodes_ready)
+        self._wait("the default service account exists", self._default_account)
+
+    def _start_part(self, part: str, programs: dict[str, Path]) -> None:
+        if self._process(part):
+            return
+        process = processes.start(
+            [str(programs[part]), *self._arguments(part)], log=self._log(part)
+        )
+        process.save(self._pid_file(part))
+
+    def _arguments(self, part: str) -> list[str]:
+        ports, keys = self._ports(), self.directory / "secrets"
+        match part:
+            case "etcd":
+                client = f"http://127.0.0.1:{ports['etcd']}"
+                peer = f"http://127.0.0.1:{ports['etcd-peer']}"
+                return [
+                    f"--data-dir={self.directory / 'etcd'}",
+                    f"--listen-client-urls={client}",
+                    f"--advertise-client-urls={client}",
+                    f"--listen-peer-urls={peer}",
+                    f"--initial-advertise-peer-urls={peer}",
+                    f"--initial-cluster=default={peer}",
+                    "--unsafe-no-fsync",
+                    "--log-level=warn",
+                ]
+            case "kube-apiserver":
+                return [
+                    f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
+                    f"--secure-port={ports['kube-apiserver']}",
+                    "--bind-address=127.0.0.1",
+                    "--advertise-address=127.0.0.1",
+                    "--endpoint-reconciler-type=none",
+                    "--service-cluster-ip-range=10.0.0.0/16",
+                    "--authorization-mode=RBAC",
+                    f"--token-auth-file={keys / 'tokens.csv'}",
+                    f"--client-ca-file={keys / 'ca.crt'}",
+                    f"--tls-cert-file={keys / 'server.crt'}",
+                    f"--tls-private-key-file={keys / 'server.key'}",
+                    "--service-account-issuer=https://kubernetes.default.svc",
+                    f"--service-account-key-file={keys / 'sa.pub'}",
+                    f"--service-account-signing-key-file={keys / 'sa.key'}",
+                    f"--cert-dir={self.directory / 'apiserver'}",
+                ]
+            case "kube-controller-manager":
+                return [
+                    f"--kubeconfig={self._kubeconfig_of('system:kube-controller-manager')}",
+                    f"--service-account-private-key-file={keys / 'sa.key'}",
+                    f"--root-ca-file={keys / 'ca.crt'}",
+                    "--use-service-account-credentials",
+                    "--leader-elect=false",
+                    "--secure-port=0",
+                ]
+            case "kube-scheduler":
+                return [
+                    f"--kubeconfig={self._kubeconfig_of('system:kube-scheduler')}",
+                    "--leader-elect=false",
+                    "--secure-port=0",
+                ]
+            case _:
+                return [
+                    f"--kubeconfig={self._kubeconfig_of('kwok')}",
+                    f"--config={self.directory / 'stages.yaml'}",
+                    "--manage-all-nodes",
+                    "--node-ip=127.0.0.1",
+                    f"--server-address=127.0.0.1:{ports['kwok']}",
+                    "--node-lease-duration-seconds=40",
+                ]
+
+    def _client_config(self, user: str) -> dict[str, Any]:
+        """The fields of a kubeconfig, written as JSON, which is YAML too."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "devcluster",
+            "clusters": [
+                {
+                    "name": "devcluster",
+                    "cluster": {"server": self.server, "certificate-authority": str(self.ca_file)},
+                }
+            ],
+            "users": [{"name": user, "user": {"token": self.token(user)}}],
+            "contexts": [
+                {"name": "devcluster", "context": {"cluster": "devcluster", "user": user}}
+            ],
+        }
+
+    def _make_nodes(self) -> None:
+        for name in _NODES:
+            node = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
+            with contextlib.suppress(_Conflict):
+                _create(self, "/api/v1/nodes", node)
+
+    # What is waited for.
+
+    def _ready(self) -> bool:
+        return bool(self.request("GET", "/readyz") == "ok")
+
+    def _nodes_ready(self) -> bool:
+        nodes = self.request("GET", "/api/v1/nodes")["items"]
+        conditions = [
+            condition
+            for node in nodes
+            for condition in node["status"].get("conditions", [])
+            if condition["type"] == "Ready" and condition["status"] == "True"
+        ]
+        # A tainted node takes no pods, so a ready one that is still tainted is not ready for us.
+        return len(conditions) >= len(_NODES) and not any(n["spec"].get("taints") for n in nodes)
+
+    def _default_account(self) -> bool:
+        self.request("GET", "/api/v1/namespaces/default/serviceaccounts/default")
+        return True
+
+    def _wait(self, what: str, done: Callable[[], bool]) -> None:
+        """Wait until `done`; a part that ends meanwhile, or the time, is a StartFailed."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with contextlib.suppress(OSError):
+                if done():
+                    return
+            for part in _PARTS:
+                if self._pid_file(part).exists() and not self._process(part):
+                    raise StartFailed(f"{part} ended while waiting until {what}:\n{self._tail(part)}")
+            if time.monotonic() > deadline:
+                raise StartFailed(
+                    f"waited {_START_SECONDS} s in vain until {what}; logs are in "
+                    f"{self.directory / 'logs'}:\n{self._tail('kube-apiserver')}"
+                )
+            time.sleep(0.1)
+
+    # Files.
+
+    def _ports(self) -> dict[str, int]:
+        try:
+            ports: dict[str, int] = json.loads((self.directory / "ports.json").read_text())
+        except FileNotFoundError:
+            raise DevclusterError(f"there is no cluster in {self.directory}") from None
+        return ports
+
+    def _process(self, part: str) -> processes.Process | None:
+        process = processes.load(self._pid_file(part))
+        return process if process and process.alive() else None
+
+    def _pid_file(self, part: str) -> Path:
+        return self.directory / "pids" / f"{part}.json"
+
+    def _log(self, part: str) -> Path:
+        return self.directory / "logs" / f"{part}.log"
+
+    def _tail(self, part: str) -> str:
+        try:
+            return "\n".join(self._log(part).read_text(errors="replace").splitlines()[-12:])
+        except OSError:
+            return "(no log)"
+
+    def _kubeconfig_of(self, user: str) -> Path:
+        if user == "admin":
+            return self.kubeconfig
+        return self.directory / "secrets" / f"{user.rpartition(':')[2]}.kubeconfig"
+
+
+def start(directory: Path, say: Say = lambda text: None) -> Cluster:
+    """The cluster in `directory`, started where it does not run, and ready when this returns.
+
+    A cluster that was stopped comes back with its data. Raises StartFailed, ToolMissing or
+    DevclusterError, and then leaves nothing of it running.
+    """
+    cluster = Cluster(directory.absolute())
+    cluster.directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+    lock = cluster.directory / "lock"
+    with binaries.locked(lock, lambda: say(f"another start or stop of {directory} is going on")):
+        if cluster.running():
+            return cluster
+        try:
+            cluster._start(say)
+        except BaseException:
+            cluster.stop(grace=5)
+            raise
+    return cluster
+
+
+def remove(cluster: Cluster) -> None:
+    """Stop the cluster and delete its folder, with all that was ever in it."""
+    cluster.stop(grace=5)
+    shutil.rmtree(cluster.directory, ignore_errors=True)
+
+
+class _Conflict(Exception):
+    """An object of that name exists."""
+
+
+def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
+    try:
+        cluster.request("POST", path, body)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            if refusal.code == 409:
+                raise _Conflict from refusal
+            raise
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace `path` as a whole, readable by the owner only from its first byte on."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    """A free loopback port for each name; held all at once, so that no two are the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = {name: stack.enter_context(socket.socket()) for name in names}
+        for one in sockets.values():
+            one.bind(("127.0.0.1", 0))
+        return {name: one.getsockname()[1] for name, one in sockets.items()}
+
+
+def _make_keys(folder: Path) -> None:
+    """A CA, the API server's certificate for loopback, and the key pair of service accounts."""
+    certificates = [
+        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=devcluster"]
+        + ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        + ["-keyout", "ca.key", "-out", "ca.crt"],
+        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650"]
+        + ["-subj", "/CN=kube-apiserver", "-CA", "ca.crt", "-CAkey", "ca.key"]
+        + ["-addext", "basicConstraints=critical,CA:FALSE"]
+        + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"]
+        + ["-keyout", "server.key", "-out", "server.crt"],
+        ["genrsa", "-out", "sa.key", "2048"],
+        ["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"],
+    ]
+    for arguments in certificates:
+        _openssl(arguments, folder)
+
+
+def _openssl(arguments: list[str], folder: Path) -> None:
+    try:
+        subprocess.run(
+            ["openssl", *arguments], cwd=folder, check=True, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise DevclusterError("openssl is not on PATH; install it (Debian: apt-get install openssl)") from None
+    except subprocess.CalledProcessError as failure:
+        raise DevclusterError(f"openssl {arguments[0]} failed:\n{failure.stderr}") from failure
