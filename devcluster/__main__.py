@@ -1,10 +1,11 @@
 """`python -m devcluster`: a local Kubernetes API server for tests and the demo."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from devcluster import binaries, cluster, paths
+from devcluster import binaries, cluster, paths, tools
 from devcluster.errors import DevclusterError
 
 
@@ -33,6 +34,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dir", type=Path, help="its folder, instead of one by its name")
         if name == "down":
             command.add_argument("--delete", action="store_true", help="remove its data too")
+    command = commands.add_parser(
+        "tools", help="print the paths of helm, helm3 and kubectl, as JSON"
+    )
+    command.set_defaults(run=_tools)
     return parser
 
 
@@ -75,8 +80,16 @@ def _status(options: argparse.Namespace) -> int:
 def _kubeconfig(options: argparse.Namespace) -> int:
     chosen = _chosen(options)
     if not chosen.kubeconfig.exists():
-        raise DevclusterError(f"no cluster in {chosen.directory}; start one: python -m devcluster up")
+        raise DevclusterError(
+            f"no cluster in {chosen.directory}; start one: python -m devcluster up"
+        )
     print(chosen.kubeconfig)
+    return 0
+
+
+def _tools(options: argparse.Namespace) -> int:
+    found = {name: str(path) for name, path in tools.find_all(_say).items()}
+    print(json.dumps(found, indent=2))
     return 0
 
 

@@ -1,8 +1,8 @@
 """The control plane's programs: found on this machine, or built from the pinned Go modules.
 
-Each is looked for in `KUBEBUILDER_ASSETS`, on `PATH` (in the pinned version only: the programs of one
-control plane must fit each other), in the cache, and is built when it is nowhere. The cache is keyed by
-the module's go.mod and go.sum, so that another pin is another build.
+Each is looked for in `KUBEBUILDER_ASSETS`, on `PATH` (in the pinned version only: the programs of
+one control plane must fit each other), in the cache, and is built when it is nowhere. The cache is
+keyed by the module's go.mod and go.sum, so that another pin is another build.
 """
 
 import contextlib
@@ -43,7 +43,8 @@ class GoModule:
 
     @property
     def programs(self) -> tuple[str, ...]:
-        return tuple(_PROGRAM_NAMES.get(package, package.rsplit("/", 1)[1]) for package in self.packages)
+        names = (_PROGRAM_NAMES.get(package, package) for package in self.packages)
+        return tuple(name.rsplit("/", 1)[-1] for name in names)
 
     def key(self) -> str:
         """Twelve hex digits that change with every pin and flag."""
@@ -84,9 +85,9 @@ MODULES = (ETCD, KWOK, KUBERNETES)
 
 
 def control_plane(say: Say) -> dict[str, Path]:
-    """The path of every program by name; builds what is missing, which takes minutes the first time.
+    """The path of every program by name; builds what is missing, which takes minutes at first.
 
-    Raises ToolMissing where there is no Go and none to be had, DevclusterError where a build fails.
+    Raises ToolMissingError where no Go is to be had, DevclusterError where a build fails.
     """
     found: dict[str, Path] = {}
     for module in MODULES:
@@ -205,7 +206,11 @@ def go_toolchain(say: Say) -> Path:
     if on_path:
         environment = {**os.environ, "GOTOOLCHAIN": "local"}
         answer = subprocess.run(
-            [on_path, "env", "GOVERSION"], capture_output=True, text=True, env=environment, check=False
+            [on_path, "env", "GOVERSION"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
         )
         version = tuple(int(part) for part in re.findall(r"\d+", answer.stdout)[:3])
         if version >= needed:

@@ -1,7 +1,7 @@
 """One cluster: etcd, API server, controller manager, scheduler and KWOK, all on loopback.
 
-A cluster is a folder: its ports, keys, data, logs and process ids are in it, and whoever has the folder
-can look at it, stop it, or cut its API server off and bring it back.
+A cluster is a folder: its ports, keys, data, logs and process ids are in it, and whoever has the
+folder can look at it, stop it, or cut its API server off and bring it back.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import secrets
 import shutil
 import socket
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -21,12 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from devcluster import binaries, processes, stages
-from devcluster.errors import DevclusterError, StartFailed
+from devcluster.certificates import LOOPBACK, Authority, openssl
+from devcluster.errors import DevclusterError, StartFailedError
 
 Say = Callable[[str], None]
 
 # In the order of starting; they are stopped the other way round, etcd last.
 _PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+_STOPPED_TOGETHER = (
+    ("kwok", "kube-scheduler", "kube-controller-manager"),
+    ("kube-apiserver",),
+    ("etcd",),
+)
 _NODES = ("node-0", "node-1")
 _USERS = {
     # user: groups. KWOK writes the status of nodes and pods, and has no role of its own in RBAC.
@@ -76,14 +81,14 @@ class Cluster:
 
     def stop(self, *, grace: float = 20.0) -> None:
         """Stop every part and wait until they are gone; etcd last, so that nothing waits for it."""
-        for parts in (("kwok", "kube-scheduler", "kube-controller-manager"), ("kube-apiserver",), ("etcd",)):
+        for parts in _STOPPED_TOGETHER:
             found = [process for part in parts if (process := self._process(part))]
             processes.stop(found, grace=grace)
             for part in parts:
                 self._pid_file(part).unlink(missing_ok=True)
 
     def stop_apiserver(self, *, grace: float = 0.0) -> None:
-        """Take the API server away in the middle of whatever is going on; at once unless `grace`."""
+        """Take the API server away in the middle of what goes on; at once unless `grace`."""
         if process := self._process("kube-apiserver"):
             processes.stop([process], grace=grace)
 
@@ -119,7 +124,8 @@ class Cluster:
             _write(self.directory / "ports.json", json.dumps(_free_ports(names)))
         if not (self.directory / "secrets" / "tokens.csv").exists():
             rows = [
-                f'{secrets.token_hex(24)},{user},{user},"{groups}"' for user, groups in _USERS.items()
+                f'{secrets.token_hex(24)},{user},{user},"{groups}"'
+                for user, groups in _USERS.items()
             ]
             _make_keys(self.directory / "secrets")
             _write(self.directory / "secrets" / "tokens.csv", "\n".join(rows) + "\n")
@@ -204,6 +210,7 @@ class Cluster:
                     "--node-ip=127.0.0.1",
                     f"--server-address=127.0.0.1:{ports['kwok']}",
                     "--node-lease-duration-seconds=40",
+                    "--v=WARN",
                 ]
 
     def _client_config(self, user: str) -> dict[str, Any]:
@@ -227,7 +234,7 @@ class Cluster:
     def _make_nodes(self) -> None:
         for name in _NODES:
             node = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
-            with contextlib.suppress(_Conflict):
+            with contextlib.suppress(_ConflictError):
                 _create(self, "/api/v1/nodes", node)
 
     # What is waited for.
@@ -251,7 +258,7 @@ class Cluster:
         return True
 
     def _wait(self, what: str, done: Callable[[], bool]) -> None:
-        """Wait until `done`; a part that ends meanwhile, or the time, is a StartFailed."""
+        """Wait until `done`; a part that ends meanwhile, or the time, is a StartFailedError."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
             with contextlib.suppress(OSError):
@@ -259,9 +266,11 @@ class Cluster:
                     return
             for part in _PARTS:
                 if self._pid_file(part).exists() and not self._process(part):
-                    raise StartFailed(f"{part} ended while waiting until {what}:\n{self._tail(part)}")
+                    raise StartFailedError(
+                        f"{part} ended while waiting until {what}:\n{self._tail(part)}"
+                    )
             if time.monotonic() > deadline:
-                raise StartFailed(
+                raise StartFailedError(
                     f"waited {_START_SECONDS} s in vain until {what}; logs are in "
                     f"{self.directory / 'logs'}:\n{self._tail('kube-apiserver')}"
                 )
@@ -301,8 +310,8 @@ class Cluster:
 def start(directory: Path, say: Say = lambda text: None) -> Cluster:
     """The cluster in `directory`, started where it does not run, and ready when this returns.
 
-    A cluster that was stopped comes back with its data. Raises StartFailed, ToolMissing or
-    DevclusterError, and then leaves nothing of it running.
+    A cluster that was stopped comes back with its data. Raises StartFailedError, ToolMissingError
+    or DevclusterError, and then leaves nothing of it running.
     """
     cluster = Cluster(directory.absolute())
     cluster.directory.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -324,7 +333,7 @@ def remove(cluster: Cluster) -> None:
     shutil.rmtree(cluster.directory, ignore_errors=True)
 
 
-class _Conflict(Exception):
+class _ConflictError(Exception):
     """An object of that name exists."""
 
 
@@ -334,7 +343,7 @@ def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
     except urllib.error.HTTPError as refusal:
         with refusal:
             if refusal.code == 409:
-                raise _Conflict from refusal
+                raise _ConflictError from refusal
             raise
 
 
@@ -357,28 +366,7 @@ def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
 
 def _make_keys(folder: Path) -> None:
     """A CA, the API server's certificate for loopback, and the key pair of service accounts."""
-    certificates = [
-        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=devcluster"]
-        + ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        + ["-keyout", "ca.key", "-out", "ca.crt"],
-        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650"]
-        + ["-subj", "/CN=kube-apiserver", "-CA", "ca.crt", "-CAkey", "ca.key"]
-        + ["-addext", "basicConstraints=critical,CA:FALSE"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"]
-        + ["-keyout", "server.key", "-out", "server.crt"],
-        ["genrsa", "-out", "sa.key", "2048"],
-        ["rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"],
-    ]
-    for arguments in certificates:
-        _openssl(arguments, folder)
-
-
-def _openssl(arguments: list[str], folder: Path) -> None:
-    try:
-        subprocess.run(
-            ["openssl", *arguments], cwd=folder, check=True, capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        raise DevclusterError("openssl is not on PATH; install it (Debian: apt-get install openssl)") from None
-    except subprocess.CalledProcessError as failure:
-        raise DevclusterError(f"openssl {arguments[0]} failed:\n{failure.stderr}") from failure
+    authority = Authority.create(folder, "devcluster")
+    authority.issue("kube-apiserver", also=(*LOOPBACK, "DNS:kubernetes.default.svc"), file="server")
+    openssl(("genrsa", "-out", "sa.key", "2048"), folder)
+    openssl(("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"), folder)

@@ -1,7 +1,7 @@
 """Long-running programs that outlive the command that started them, known by pid and start time.
 
-A pid alone is not an identity: after a crash or a reboot the number may belong to somebody else. So a
-record also holds when the process started, and a process that started at another time is not ours.
+A pid alone is not an identity: after a crash or a reboot the number may belong to somebody else.
+So a record also holds when the process started; one that started at another time is not ours.
 """
 
 import contextlib

