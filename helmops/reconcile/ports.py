@@ -28,6 +28,7 @@ from helmops.model.declarations import (
 )
 from helmops.model.events import Event
 from helmops.model.health import CheckResult
+from helmops.model.hooks import HookResult as HookResult
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId, Revision, TestHook
 
@@ -251,7 +252,7 @@ class Checks(Protocol):
         progress: Progress | None = None,
     ) -> CheckResult:
         """Wait until all objects are Current; fails at once on one that is Failed, or at the
-        timeout with the objects that are not. Raises ClusterError."""
+        timeout with the objects that are not. Raises ExpressionError, ClusterError."""
 
     async def policy_check(
         self,
@@ -263,17 +264,8 @@ class Checks(Protocol):
         progress: Progress | None = None,
     ) -> CheckResult:
         """Run one check of a policy with its interval, timeout and thresholds. Raises
-        ClusterError; a failed check is a result, not an exception."""
-
-
-@dataclass(frozen=True, slots=True)
-class HookResult:
-    """How a remediation hook ended; `output` is redacted and bounded."""
-
-    name: str
-    succeeded: bool
-    message: str
-    output: str = ""
+        NotSupported, ExpressionError, ClusterError; a failed check is a result, not an
+        exception."""
 
 
 class Hooks(Protocol):
