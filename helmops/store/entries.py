@@ -1,0 +1,36 @@
+"""What is read back from the store, and how long it keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from helmops.model.events import Event
+from helmops.model.releases import DeclarationKey, ReleaseId
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event and its number. Numbers grow in the order of writing and are never used again."""
+
+    id: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRelease:
+    """The latest published state of one release: `status` is `Record.public_status()`."""
+
+    key: DeclarationKey
+    release: ReleaseId
+    status: dict[str, Any]
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Events older than `age`, and all but the newest `rows`, are thrown away."""
+
+    age: timedelta = timedelta(days=90)
+    rows: int = 100_000

@@ -1,0 +1,370 @@
+"""Events and the latest state of each release, kept in the state database.
+
+All that blocks is done in one thread of its own. Whatever is to be written first goes into a
+queue in memory, and one transaction takes all that is there: a burst of events costs one write,
+and what could not be written (a full disk) is still there when it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_
+
+from helmops.errors import StoreError
+from helmops.model.events import Event, EventKind, Severity
+from helmops.model.records import Record
+from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.store import tables
+from helmops.store.address import StateAddress
+from helmops.store.database import Database
+from helmops.store.entries import PublishedRelease, Retention, StoredEvent
+
+_T = TypeVar("_T")
+
+#: Old events are looked for after this many new ones, and at the first write.
+_PRUNE_EVERY = 500
+
+
+class SqlJournal:
+    """The Journal over SQLite or PostgreSQL, and what the command line reads from it.
+
+    `now` is the clock's. At most `backlog_limit` events wait in memory; beyond that the oldest go,
+    and `dropped` counts them. While something waits that could not be written, it is tried again
+    every `retry_seconds`. Any method raises StoreError, and UsageError for an unusable URL.
+    """
+
+    def __init__(
+        self,
+        address: StateAddress,
+        *,
+        now: Callable[[], datetime],
+        retention: Retention = Retention(),  # noqa: B008 - frozen
+        backlog_limit: int = 10_000,
+        retry_seconds: float = 5.0,
+    ) -> None:
+        self.database = Database(address)
+        self._now = now
+        self._retention = retention
+        self._backlog_limit = backlog_limit
+        self._retry_seconds = retry_seconds
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="helmops-store")
+        self._retrying: asyncio.Task[None] | None = None
+        # Shared with the thread, under the lock.
+        self._lock = threading.Lock()
+        self._events: deque[tuple[int, dict[str, Any]]] = deque()
+        self._releases: dict[DeclarationKey, tuple[int, dict[str, Any] | None]] = {}
+        self._next = 0
+        self._dropped = 0
+        # Only touched by the thread.
+        self._published: dict[DeclarationKey, dict[str, Any]] = {}
+        self._incarnation = 0
+        self._until_prune = 0
+
+    @property
+    def backlog(self) -> int:
+        """How many events and states wait to be written."""
+        with self._lock:
+            return len(self._events) + len(self._releases)
+
+    @property
+    def dropped(self) -> int:
+        """How many events were lost because too many waited."""
+        return self._dropped
+
+    async def open(self) -> None:
+        """Make the database where there is none, and migrate it."""
+        await self._in_thread(self.database.open)
+
+    async def close(self) -> None:
+        """Write what is left and close. Raises StoreError when something could not be written."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            await asyncio.gather(self._retrying, return_exceptions=True)
+            self._retrying = None
+        try:
+            await self._in_thread(self._write_out)
+        finally:
+            await self._in_thread(self.database.close)
+            self._thread.shutdown(wait=False)
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Keep events. After a StoreError they are kept in memory, and written when that works."""
+        if not events:
+            return
+        rows = [_event_row(event) for event in events]
+        with self._lock:
+            for row in rows:
+                self._events.append((self._number(), row))
+            while len(self._events) > self._backlog_limit:
+                self._events.popleft()
+                self._dropped += 1
+        await self._write()
+
+    async def publish(self, record: Record) -> None:
+        """Keep the latest state of a release, without secret values."""
+        row = {
+            "namespace": record.key.namespace,
+            "name": record.key.name,
+            "release_namespace": record.release.namespace,
+            "release_name": record.release.name,
+            "status": _clean(record.public_status()),
+            "updated_at": record.updated_at or self._now(),
+        }
+        with self._lock:
+            self._releases[record.key] = (self._number(), row)
+        await self._write()
+
+    async def withdraw(self, key: DeclarationKey) -> None:
+        """Forget the state of a release that is no more. Its events stay."""
+        with self._lock:
+            self._releases[key] = (self._number(), None)
+        await self._write()
+
+    async def events(
+        self,
+        key: DeclarationKey | None = None,
+        *,
+        namespace: str | None = None,
+        since: datetime | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> tuple[StoredEvent, ...]:
+        """Events in the order of writing: the newest `limit` of them, or with `after` the first
+        `limit` whose number is greater. `since` is a moment, included.
+        """
+        query = _chosen(select(tables.events), key, namespace)
+        if since is not None:
+            query = query.where(tables.events.c.at >= since)
+        if after is None:
+            query = query.order_by(tables.events.c.id.desc())
+        else:
+            query = query.where(tables.events.c.id > after).order_by(tables.events.c.id)
+        rows = await self._in_thread(self._read, query.limit(limit))
+        found = [_stored_event(row) for row in rows]
+        return tuple(reversed(found) if after is None else found)
+
+    async def last_event(self) -> int:
+        """The number of the newest event, 0 where there is none."""
+        rows = await self._in_thread(self._read, select(func.max(tables.events.c.id)))
+        return rows[0][0] or 0
+
+    async def follow(
+        self,
+        key: DeclarationKey | None = None,
+        *,
+        namespace: str | None = None,
+        after: int | None = None,
+        every: float = 1.0,
+    ) -> AsyncIterator[StoredEvent]:
+        """Events as they are written, by whichever process, from now on or after a number.
+
+        Looks every `every` seconds. Goes on from the start when the state was made anew.
+        """
+        seen = await self.last_event() if after is None else after
+        while True:
+            found = await self.events(key, namespace=namespace, after=seen)
+            for entry in found:
+                seen = entry.id
+                yield entry
+            if not found:
+                if await self.last_event() < seen:
+                    seen = 0
+                await asyncio.sleep(every)
+
+    async def releases(
+        self, key: DeclarationKey | None = None, *, namespace: str | None = None
+    ) -> tuple[PublishedRelease, ...]:
+        """The latest published state of each release, by namespace and name."""
+        table = tables.releases
+        query = _chosen(select(table), key, namespace).order_by(table.c.namespace, table.c.name)
+        rows = await self._in_thread(self._read, query)
+        return tuple(
+            PublishedRelease(
+                key=DeclarationKey(row.namespace, row.name),
+                release=ReleaseId(row.release_namespace, row.release_name),
+                status=row.status,
+                updated_at=row.updated_at,
+            )
+            for row in rows
+        )
+
+    async def _write(self) -> None:
+        try:
+            await self._in_thread(self._write_out)
+        except StoreError:
+            if self._retrying is None or self._retrying.done():
+                self._retrying = asyncio.create_task(self._write_later())
+            raise
+
+    async def _write_later(self) -> None:
+        while self.backlog:
+            await asyncio.sleep(self._retry_seconds)
+            try:
+                await self._in_thread(self._write_out)
+            except StoreError:
+                continue  # it was said once, by whoever wanted to write
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        running.add_done_callback(_look_at)
+        # A caller that is cancelled goes at once, the work in the thread goes on.
+        return await asyncio.shield(running)
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+    # What follows runs in the thread.
+
+    def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        with self.database.reading() as connection:
+            return connection.execute(query).all()
+
+    def _write_out(self) -> None:
+        """Write all that waits, in one transaction. On an error everything stays as it was."""
+        with self._lock:
+            events = tuple(self._events)
+            releases = dict(self._releases)
+        if not events and not releases:
+            return
+        with self.database.writing() as connection:
+            states = {key: row for key, (_, row) in releases.items()}
+            is_new = self.database.incarnation != self._incarnation
+            if is_new:
+                # The file was deleted while we ran: what we published before is written again.
+                states = {**self._published, **states}
+            self._write_releases(connection, states)
+            if events:
+                connection.execute(insert(tables.events), [row for _, row in events])
+            pruned = is_new or self._until_prune <= len(events)
+            if pruned:
+                self._prune(connection)
+        self._incarnation = self.database.incarnation
+        self._until_prune = _PRUNE_EVERY if pruned else self._until_prune - len(events)
+        for key, row in states.items():
+            if row is None:
+                self._published.pop(key, None)
+            else:
+                self._published[key] = row
+        with self._lock:
+            while self._events and events and self._events[0][0] <= events[-1][0]:
+                self._events.popleft()
+            for key, written in releases.items():
+                if self._releases.get(key) is written:
+                    del self._releases[key]
+
+    def _write_releases(
+        self, connection: Connection, states: dict[DeclarationKey, dict[str, Any] | None]
+    ) -> None:
+        table = tables.releases
+        # Bounded lists: a statement takes no more than 999 parameters in some SQLite.
+        for keys in _chunks(states, 400):
+            names = [(key.namespace, key.name) for key in keys]
+            connection.execute(
+                delete(table).where(tuple_(table.c.namespace, table.c.name).in_(names))
+            )
+        rows = [row for row in states.values() if row is not None]
+        if rows:
+            connection.execute(insert(table), rows)
+
+    def _prune(self, connection: Connection) -> None:
+        table = tables.events
+        connection.execute(delete(table).where(table.c.at < self._now() - self._retention.age))
+        newest = (
+            select(table.c.id).order_by(table.c.id.desc()).offset(self._retention.rows).limit(1)
+        )
+        last = connection.execute(newest).scalar()
+        if last is not None:
+            connection.execute(delete(table).where(table.c.id <= last))
+
+
+def _chosen(query: Select[Any], key: DeclarationKey | None, namespace: str | None) -> Select[Any]:
+    table = query.get_final_froms()[0]
+    if key is not None:
+        query = query.where(table.c.namespace == key.namespace, table.c.name == key.name)
+    if namespace is not None:
+        query = query.where(table.c.namespace == namespace)
+    return query
+
+
+def _event_row(event: Event) -> dict[str, Any]:
+    row: dict[str, Any] = _clean(
+        {
+            "at": event.at,
+            "namespace": event.key.namespace,
+            "name": event.key.name,
+            "kind": event.kind.value,
+            "severity": event.severity.value,
+            "reason": event.reason,
+            "message": event.message,
+            "revision": event.revision,
+            "metadata": event.metadata,
+        }
+    )
+    return row
+
+
+def _stored_event(row: Row[Any]) -> StoredEvent:
+    return StoredEvent(
+        id=row.id,
+        event=Event(
+            at=row.at,
+            key=DeclarationKey(row.namespace, row.name),
+            kind=_one_of(EventKind, row.kind, EventKind.INFO),
+            severity=_one_of(Severity, row.severity, Severity.INFO),
+            reason=row.reason,
+            message=row.message,
+            revision=row.revision,
+            metadata=row._mapping["metadata"],
+        ),
+    )
+
+
+def _look_at(done: asyncio.Future[Any]) -> None:
+    """The caller may be gone; asyncio complains of errors that nobody looked at."""
+    if not done.cancelled():
+        done.exception()
+
+
+_E = TypeVar("_E", EventKind, Severity)
+
+
+def _one_of(words: type[_E], text: str, otherwise: _E) -> _E:
+    """A newer helmops that shares the database may write words that this one does not know."""
+    try:
+        return words(text)
+    except ValueError:
+        return otherwise
+
+
+def _clean(value: Any) -> Any:
+    """What no database takes in a text becomes U+FFFD: one odd event must not block the others.
+
+    PostgreSQL refuses U+0000, both refuse half surrogates (undecodable bytes of a program).
+    """
+    if isinstance(value, str):
+        value = value.replace("\0", "\ufffd")
+        return (
+            value
+            if value.isascii()
+            else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        )
+    if isinstance(value, dict):
+        return {_clean(key): _clean(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(entry) for entry in value]
+    return value
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterable[list[_T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
