@@ -208,6 +208,8 @@ class InFlight:
     config_digest: str = ""
     artifact_digest: str = ""
     target_digest: str = ""
+    #: A rollback that a person asked for: it ends in a hold.
+    by_hand: bool = False
     holder: str = ""
 
 
@@ -401,7 +403,7 @@ class Record:
         return status
 
     def to_manifest(self) -> dict[str, Any]:
-        """The HelmRelease as declared, with `metadata.generation` and `status`. May hold secrets."""
+        """The HelmRelease as declared, with generation and `status`. May hold secrets."""
         manifest = dict(self.manifest) or {
             "apiVersion": "helm.toolkit.fluxcd.io/v2",
             "kind": "HelmRelease",

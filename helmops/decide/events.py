@@ -1,0 +1,221 @@
+"""What there is to tell, out of an old and a new record. Nothing else makes events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from helmops.model.events import Event, EventKind, Severity
+from helmops.model.records import ConditionStatus, Origin, Proof, Record, Snapshot, Verdict
+
+_NAMES = {
+    Origin.INSTALL: "Install",
+    Origin.UPGRADE: "Upgrade",
+    Origin.ROLLBACK: "Rollback",
+    Origin.ADOPT: "Adopt",
+}
+
+
+def events_between(old: Record | None, new: Record, at: datetime) -> tuple[Event, ...]:
+    """Events for all that changed between two records of one release, in the order of happening."""
+    before = old if old is not None else Record(key=new.key, release=new.release)
+    events: list[Event] = []
+    events += _of_hooks(before, new, at)
+    events += _of_attempt(before, new, at)
+    events += _of_head(before, new, at)
+    events += _of_hold(before, new, at)
+    events += _of_suspension(before, new, at)
+    events += _of_conditions(before, new, at)
+    if new.removed and not before.removed:
+        events.append(
+            _event(
+                new,
+                at,
+                EventKind.INFO,
+                Severity.INFO,
+                "DeclarationRemoved",
+                "the declaration is gone; the release is left running (its policy did not say "
+                "`prune` when it was last applied)",
+            )
+        )
+    return tuple(events)
+
+
+def _event(
+    record: Record,
+    at: datetime,
+    kind: EventKind,
+    severity: Severity,
+    reason: str,
+    message: str,
+    snapshot: Snapshot | None = None,
+) -> Event:
+    metadata = {"release": str(record.release)}
+    if snapshot is not None:
+        metadata |= {
+            "revision": snapshot.chart_version,
+            "chart": snapshot.chart_name,
+            "app-version": snapshot.app_version,
+            "digest": snapshot.digest,
+        }
+    return Event(
+        at=at,
+        key=record.key,
+        kind=kind,
+        severity=severity,
+        reason=reason,
+        message=message,
+        revision=snapshot.revision if snapshot else None,
+        metadata=metadata,
+    )
+
+
+def _of_attempt(old: Record, new: Record, at: datetime) -> list[Event]:
+    """An attempt that helm gave up before it stored a revision."""
+    attempt = new.attempt
+    if attempt is None or attempt == old.attempt or not attempt.error or attempt.changed_storage:
+        return []
+    reason = f"{_NAMES[attempt.action]}Failed"
+    message = f"{attempt.action.value} to {attempt.chart_version} failed: {attempt.error}"
+    return [_event(new, at, EventKind.FAILURE, Severity.ERROR, reason, message)]
+
+
+def _of_head(old: Record, new: Record, at: datetime) -> list[Event]:
+    head = new.head
+    if head is None:
+        if old.head is not None and new.release == old.release:
+            message = f"{old.release} was uninstalled"
+            return [_event(new, at, EventKind.INFO, Severity.INFO, "UninstallSucceeded", message)]
+        return []
+    before = next(
+        (s for s in old.history if (s.revision, s.digest) == (head.revision, head.digest)), None
+    )
+    if before == head:
+        return []
+    name = _NAMES[head.origin]
+    what = f"revision {head.revision} ({head.versioned_chart})"
+    events: list[Event] = []
+    if before is None:
+        if head.released is Proof.FAILED:
+            events.append(
+                _event(
+                    new,
+                    at,
+                    EventKind.FAILURE,
+                    Severity.ERROR,
+                    f"{name}Failed",
+                    f"{head.origin.value} of {what} failed: {head.message}",
+                    head,
+                )
+            )
+            return events
+        kind = EventKind.ROLLBACK if head.origin is Origin.ROLLBACK else EventKind.INFO
+        done = {
+            Origin.INSTALL: "installed",
+            Origin.UPGRADE: "upgraded to",
+            Origin.ROLLBACK: "rolled back:",
+            Origin.ADOPT: "taken over:",
+        }[head.origin]
+        events.append(
+            _event(new, at, kind, Severity.INFO, f"{name}Succeeded", f"{done} {what}", head)
+        )
+    if (before is None or before.verdict is not head.verdict) and head.verdict is Verdict.FAILED:
+        reason = "TestFailed" if head.tests is Proof.FAILED else "HealthCheckFailed"
+        events.append(
+            _event(
+                new,
+                at,
+                EventKind.FAILURE,
+                Severity.ERROR,
+                reason,
+                f"{what} failed: {head.message}",
+                head,
+            )
+        )
+    if (before is None or before.verdict is not head.verdict) and head.verdict is Verdict.HEALTHY:
+        events.append(
+            _event(
+                new,
+                at,
+                EventKind.SUCCESS,
+                Severity.INFO,
+                "SeenHealthy",
+                f"{what} was seen healthy",
+                head,
+            )
+        )
+    return events
+
+
+def _of_hold(old: Record, new: Record, at: datetime) -> list[Event]:
+    hold = new.hold
+    if hold is None:
+        if old.hold is None:
+            return []
+        message = f"no longer held ({old.hold.reason.value})"
+        return [_event(new, at, EventKind.INFO, Severity.INFO, "HoldLifted", message)]
+    if old.hold is not None and (old.hold.reason, old.hold.subject) == (hold.reason, hold.subject):
+        return []
+    plan = f"; would: {'; '.join(hold.plan)}" if hold.plan else ""
+    message = f"held: {hold.message}{plan}"
+    return [_event(new, at, EventKind.HOLD, Severity.ERROR, hold.reason.value, message)]
+
+
+def _of_suspension(old: Record, new: Record, at: datetime) -> list[Event]:
+    if (old.suspended is None) == (new.suspended is None):
+        return []
+    suspension = new.suspended or old.suspended
+    by = f" by {suspension.by}" if suspension and suspension.by else ""
+    if new.suspended is not None:
+        return [_event(new, at, EventKind.INFO, Severity.INFO, "Suspended", f"suspended{by}")]
+    return [_event(new, at, EventKind.INFO, Severity.INFO, "Resumed", "resumed")]
+
+
+def _of_conditions(old: Record, new: Record, at: datetime) -> list[Event]:
+    """Standing still, a source that fails, and waiting; each once, until it changes."""
+    events = []
+    told_by_hold = new.hold.reason.value if new.hold else ""
+    for kind in ("Stalled", "FetchFailed"):
+        condition, before = new.condition(kind), old.condition(kind)
+        if condition is None or condition.status is not ConditionStatus.TRUE:
+            continue
+        if before is not None and before.reason == condition.reason:
+            continue
+        if condition.reason == told_by_hold:
+            continue
+        events.append(
+            _event(
+                new,
+                at,
+                EventKind.FAILURE,
+                Severity.ERROR,
+                condition.reason,
+                condition.message,
+                new.head,
+            )
+        )
+    ready, before = new.condition("Ready"), old.condition("Ready")
+    if (
+        ready is not None
+        and ready.reason in ("DependencyNotReady", "PendingRelease")
+        and (before is None or before.reason != ready.reason)
+    ):
+        events.append(
+            _event(new, at, EventKind.INFO, Severity.INFO, ready.reason, ready.message, new.head)
+        )
+    return events
+
+
+def _of_hooks(old: Record, new: Record, at: datetime) -> list[Event]:
+    fresh = [h for h in new.hooks if h not in old.hooks]
+    return [
+        _event(
+            new,
+            at,
+            EventKind.INFO if h.succeeded else EventKind.FAILURE,
+            Severity.INFO if h.succeeded else Severity.ERROR,
+            "HookSucceeded" if h.succeeded else "HookFailed",
+            f"hook {h.name} at {h.point}: {h.message}",
+            new.head,
+        )
+        for h in reversed(fresh)
+    ]

@@ -1,0 +1,861 @@
+"""What a pass does next. Retrying, stopping and stalling are decided here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from helmops.decide.backoff import backoff
+from helmops.decide.recovery import is_our_lock
+from helmops.decide.remember import (
+    acceptance,
+    is_flux,
+    is_moved,
+    stopping_hook,
+    waits,
+)
+from helmops.decide.rollback_target import is_rollback_target, prunable, rollback_target
+from helmops.decide.state import classify, difference_to_target
+from helmops.model.actions import (
+    Adopt,
+    CheckHealth,
+    Classified,
+    Decision,
+    Desired,
+    Done,
+    Held,
+    HookPoint,
+    Install,
+    Observation,
+    Prune,
+    ReleaseState,
+    Request,
+    RetryAfter,
+    Rollback,
+    Run,
+    RunHooks,
+    RunTests,
+    Settled,
+    Stalled,
+    Target,
+    Uninstall,
+    Unlock,
+    Unresolved,
+    Upgrade,
+)
+from helmops.model.declarations import RemediationHook
+from helmops.model.records import Hold, HoldReason, Origin, Proof, Record, Snapshot, Verdict
+from helmops.model.releases import HelmStatus, Revision
+
+#: How soon to look again at a lock that is somebody else's, or while our own helm still runs. Both
+#: are also seen by the watch of Helm's Secrets; this is for when there is none.
+_LOCK_INTERVAL = timedelta(seconds=10)
+_HELM_INTERVAL = timedelta(seconds=1)
+#: Inside the watch window.
+_WATCH_INTERVAL = timedelta(seconds=10)
+#: A rollback that helm refuses so often is refused for a reason.
+_MAX_ROLLBACKS = 5
+
+
+def decide(
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    """The next action, or why there is none.
+
+    Computational only: `desired`, `observed` and `record` are values, `done` has what this pass did
+    so far, `request` what somebody asked for and was not handled before.
+
+    >>> # the pass: while (decision := decide(...)) is a Run: perform, remember, observe
+    """
+    decision = _decide(desired, observed, record, done, request, now)
+    if isinstance(decision, Run) or not _may_prune(decision, desired, observed, record, done):
+        return decision
+    surplus = prunable(observed, record, desired.spec.max_history)
+    if not surplus:
+        return decision
+    return Run(Prune(surplus), decision.state, f"maxHistory is {desired.spec.max_history}")
+
+
+def _may_prune(
+    decision: Decision,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+) -> bool:
+    if desired.is_observed_only or any(isinstance(d.action, Prune) for d in done):
+        return False
+    if decision.state in (
+        ReleaseState.SUSPENDED,
+        ReleaseState.ABSENT,
+        ReleaseState.LOCKED,
+        ReleaseState.UNMANAGED,
+        ReleaseState.DIVERGED,
+    ):
+        return False
+    return record.head is not None and observed.head is not None
+
+
+def _decide(
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    found = classify(desired, observed, record)
+    pending = _unfinished(found, done, record, now, desired)
+    if pending is not None:
+        return pending
+    if found.state is ReleaseState.LOCKED:
+        return _locked(found, observed, record, now)
+    asked = _asked_for(found, desired, observed, record, done, request)
+    if asked is not None:
+        return asked
+    if found.state is ReleaseState.SUSPENDED:
+        return Settled(found.state, found.why, "Suspended")
+    if is_moved(record, desired.release):
+        return _moved(found, desired, observed, record, done, now)
+
+    match found.state:
+        case ReleaseState.ABSENT:
+            return _absent(found, desired, observed, record, done, request, now)
+        case ReleaseState.UNMANAGED | ReleaseState.DIVERGED:
+            return _not_ours(found, desired, observed, record, done, now)
+        case ReleaseState.FAILED:
+            return _failed(found, desired, observed, record, done, request, now)
+        case ReleaseState.UNCHECKED:
+            return _check(found, desired, record)
+        case ReleaseState.UNTESTED:
+            return Run(RunTests(_head(observed).number), found.state, found.why)
+        case ReleaseState.OUT_OF_SYNC | ReleaseState.WATCHING | ReleaseState.IN_SYNC:
+            pass
+        case ReleaseState.SUSPENDED | ReleaseState.LOCKED:
+            raise AssertionError("handled above")
+        case _:
+            assert_never(found.state)
+
+    # The revision at hand is released and proven as far as it can be now: tell its hooks.
+    due = _hooks_after(desired, record, found)
+    if due is not None:
+        return due
+    held = _held_by_hand(found, desired, record)
+    if held is not None:
+        return held
+    if request.force and not _ran(done, Upgrade) and isinstance(desired.target, Target):
+        return _upgrade(
+            found, desired, desired.target, observed, record, done, now, "asked for by force"
+        )
+    match found.state:
+        case ReleaseState.OUT_OF_SYNC:
+            return _out_of_sync(found, desired, observed, record, done, request, now)
+        case ReleaseState.WATCHING:
+            return _watching(found, desired, record, done, now)
+        case _:
+            return _in_sync(found, desired, now)
+
+
+# Requests and interruptions ---------------------------------------------------------------------
+
+
+def _unfinished(
+    found: Classified, done: Sequence[Done], record: Record, now: datetime, desired: Desired
+) -> Decision | None:
+    """The last action could not be carried through: come again instead of repeating it here."""
+    if not done:
+        return None
+    last = done[-1]
+    if last.outcome.undetermined:
+        return RetryAfter(
+            now + backoff(2, cap=desired.spec.interval),
+            found.state,
+            last.outcome.message,
+            last.outcome.reason or "ReconcileError",
+        )
+    if isinstance(last.action, Unlock | Uninstall | Prune) and not last.outcome.succeeded:
+        return RetryAfter(
+            now + backoff(4, cap=desired.spec.interval),
+            found.state,
+            last.outcome.message,
+            last.outcome.reason or "ReconcileError",
+        )
+    if isinstance(last.action, RunHooks):
+        stop = stopping_hook(last.outcome)
+        if stop is not None:
+            why = f"hook {stop.name} at {last.action.point.value} failed: {stop.message}"
+            return Stalled(found.state, why, "HookFailed")
+    return None
+
+
+def _asked_for(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+) -> Decision | None:
+    """`helmops rollback`, `test` and `check`: once, also for a suspended or held release."""
+    head = observed.head
+    if head is None or observed.is_absent or found.state is ReleaseState.UNMANAGED:
+        return None
+    if request.rollback_to is not None and not _ran(done, Rollback):
+        if request.rollback_to:
+            wanted = observed.revision(request.rollback_to)
+            if wanted is None or not is_rollback_target(wanted, record):
+                seen = "is not stored" if wanted is None else "was not seen healthy"
+                return Stalled(
+                    found.state, f"revision {request.rollback_to} {seen}", "MissingRollbackTarget"
+                )
+        else:
+            wanted = rollback_target(observed, record)
+            if wanted is None:
+                return Stalled(
+                    found.state, "no earlier revision was seen healthy", "MissingRollbackTarget"
+                )
+        by = f" by {request.by}" if request.by else ""
+        return Run(
+            Rollback(wanted.number, wanted.digest, is_remediation=False),
+            found.state,
+            f"asked for{by}",
+        )
+    if request.check and not _ran(done, CheckHealth) and record.head is not None:
+        return _check(found, desired, record)
+    if request.test and not _ran(done, RunTests) and record.head is not None:
+        return Run(RunTests(head.number), found.state, "asked for")
+    return None
+
+
+def _locked(found: Classified, observed: Observation, record: Record, now: datetime) -> Decision:
+    head = _head(observed)
+    if observed.our_helm_runs:
+        return RetryAfter(
+            now + _HELM_INTERVAL,
+            found.state,
+            f"{found.why}; the helm of an earlier helmops is still at work",
+            "Progressing",
+        )
+    if is_our_lock(record, head):
+        return Run(Unlock(head.number), found.state, f"{found.why}; broken off by our own end")
+    return RetryAfter(
+        now + _LOCK_INTERVAL,
+        found.state,
+        f"{found.why}, by somebody else; left alone",
+        "PendingRelease",
+    )
+
+
+# Not there, not ours ----------------------------------------------------------------------------
+
+
+def _moved(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
+) -> Decision:
+    """Name or namespace of the release changed: the old one has to go before the new one comes."""
+    old = record.release
+    if _ran(done, Uninstall):
+        return RetryAfter(now + _HELM_INTERVAL, found.state, f"{old} is going", "Progressing")
+    exists = bool(observed.elsewhere)
+    subject = str(desired.release)
+    plan = (f"uninstall {old}", f"install {desired.release}")
+    agreed = record.accepted == acceptance(HoldReason.MOVED, subject)
+    if exists and not (is_flux(desired) or agreed):
+        return _hold(
+            found,
+            desired,
+            HoldReason.MOVED,
+            subject,
+            f"the declaration names {desired.release}, but {old} is running; going on would "
+            "uninstall it",
+            now,
+            plan,
+        )
+    return Run(Uninstall(old, f"moved to {desired.release}"), found.state, "; ".join(plan))
+
+
+def _absent(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    remediation = desired.spec.install.remediation
+    if _ran(done, Uninstall) or _ran(done, Install):
+        # An install was tried in this pass, and there is nothing of it (any more).
+        if _is_exhausted(remediation.retries, record.install_failures):
+            return _exhausted(found, record, "install")
+        return _try_again_later(found, desired, record, now) or _come_back(found, desired, now)
+    if not request.force:
+        if record.install_failures and _is_exhausted(remediation.retries, record.install_failures):
+            return _exhausted(found, record, "install")
+        later = _try_again_later(found, desired, record, now)
+        if later is not None:
+            return later
+    gate = _gate(found, desired, now)
+    if gate is not None:
+        return gate
+    target = desired.target
+    assert isinstance(target, Target)  # noqa: S101 - _gate answered for all else
+    return Run(
+        Install(target), found.state, f"{found.why}; {target.chart.name} {target.chart.version}"
+    )
+
+
+def _not_ours(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
+) -> Decision:
+    """Somebody else's revision: the same plan is taken over, another one is held.
+
+    Taking over means remembering the revision as it is, healthy or not, before anything else, so
+    that the first upgrade already has somewhere to go back to.
+    """
+    head = _head(observed)
+    reason = HoldReason.UNMANAGED if found.state is ReleaseState.UNMANAGED else HoldReason.DIVERGED
+    # The same revision under the same declaration was looked at before: say it once.
+    present = record.hold
+    target = desired.target
+    subject = head.digest
+    if reason is HoldReason.UNMANAGED and isinstance(target, Target):
+        subject = f"{head.digest}>{target.chart.version}>{target.config_digest}"
+    if present is not None and present.reason is reason and present.subject == subject:
+        return Held(found.state, present)
+    agreed = record.accepted == acceptance(reason, subject) or is_flux(desired)
+    if agreed:
+        return Run(
+            Adopt(head, target if isinstance(target, Target) else None, only_if_same=False),
+            found.state,
+            f"{found.why}; taken over as it is before it is changed",
+        )
+    if isinstance(target, Unresolved):
+        if reason is HoldReason.DIVERGED:
+            return _hold(found, desired, reason, subject, found.why, now, ())
+        return _unresolved(found, target, desired, now)
+    difference = difference_to_target(desired, head, None)
+    if difference:
+        return _hold(found, desired, reason, subject, found.why, now, (difference,))
+    tried = next((d for d in done if isinstance(d.action, Adopt)), None)
+    if tried is not None:
+        return _hold(found, desired, reason, subject, found.why, now, tried.outcome.plan)
+    return Run(
+        Adopt(head, target, only_if_same=True), found.state, f"{found.why}; it looks as declared"
+    )
+
+
+# Ours, and failed -------------------------------------------------------------------------------
+
+
+def _failed(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    known = _known(record)
+    # What a person rolled back to by hand is left there, whatever comes of it; only a rollback
+    # that was broken off is finished.
+    held = _held_by_hand(found, desired, record)
+    if held is not None:
+        if _is_broken_off_rollback(record) and not _ran(done, Rollback):
+            return _roll_back(found, desired, observed, record, now)
+        return held
+    if known.origin is Origin.ADOPT:
+        return _adopted_unhealthy(found, desired, observed, record, done, request, now)
+    if known.origin is Origin.ROLLBACK:
+        return _restored_unhealthy(found, desired, observed, record, done, request, now)
+
+    due = _hooks(desired, record, HookPoint.FAILED, found)
+    if due is not None and _failure_count(record) > 0:
+        return due
+    if request.force and not _ran(done, Install, Upgrade):
+        return _try_upgrade(found, desired, observed, record, done, now, "asked for by force")
+
+    is_install = _active_action(record) is Origin.INSTALL
+    strategy = desired.spec.install.strategy if is_install else desired.spec.upgrade.strategy
+    if strategy is not None and strategy.name == "RetryOnFailure":
+        interval = strategy.retry_interval or timedelta(minutes=5)
+        at = (known.judged_at or now) + interval
+        if _ran(done, Install, Upgrade) or (now < at and _failure_count(record) > 0):
+            return RetryAfter(max(at, now), found.state, found.why, _failure_reason(record))
+        return _try_upgrade(found, desired, observed, record, done, now, "another try")
+
+    # Nothing counts against the target as it is now: it changed since, or the attempt was broken
+    # off before it could fail.
+    if _failure_count(record) <= 0:
+        if _ran(done, Install, Upgrade):
+            return _come_back(found, desired, now)
+        return _try_upgrade(found, desired, observed, record, done, now, found.why)
+
+    if is_install:
+        retries = desired.spec.install.remediation.retries
+        remediates_last = bool(desired.spec.install.remediation.remediate_last_failure)
+        by_uninstall = True
+    else:
+        remediation = desired.spec.upgrade.remediation
+        retries = remediation.retries
+        remediates_last = bool(remediation.remediate_last_failure)
+        by_uninstall = remediation.strategy == "uninstall"
+    if _is_exhausted(retries, _failure_count(record)) and not remediates_last:
+        return _exhausted(found, record, "install" if is_install else "upgrade")
+    if by_uninstall:
+        return Run(
+            Uninstall(desired.release, found.why, is_remediation=True), found.state, found.why
+        )
+    return _roll_back(found, desired, observed, record, now)
+
+
+def _roll_back(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    now: datetime,
+) -> Decision:
+    target = rollback_target(observed, record)
+    if record.hold is not None and record.hold.reason is HoldReason.ROLLED_BACK:
+        wanted = [r for r in observed.revisions if r.digest == record.hold.subject]
+        target = next((r for r in wanted if is_rollback_target(r, record)), None)
+    if target is None:
+        return Stalled(
+            found.state,
+            f"{found.why}; no stored revision was seen healthy, so nothing is touched",
+            "MissingRollbackTarget",
+        )
+    due = _hooks(desired, record, HookPoint.BEFORE_ROLLBACK, found)
+    if due is not None:
+        return due
+    return Run(
+        Rollback(target.number, target.digest),
+        found.state,
+        f"{found.why}; revision {target.number} ({target.chart_name}@{target.chart_version}) is "
+        "the last one seen healthy",
+    )
+
+
+def _adopted_unhealthy(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    """It was not well when it was taken over: nothing to go back to, but it may get better."""
+    if difference_to_target(desired, _head(observed), record.head):
+        return _out_of_sync(found, desired, observed, record, done, request, now)
+    at = (_known(record).judged_at or now) + desired.spec.interval
+    if now >= at and not _ran(done, CheckHealth):
+        return _check(found, desired, record)
+    return RetryAfter(max(at, now), found.state, found.why, "HealthCheckFailed")
+
+
+def _restored_unhealthy(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    """The way back failed. helm's own failures are tried again, within limits; a restored revision
+    that is not healthy tells of trouble that no other revision mends.
+    """
+    known = _known(record)
+    if request.force and not _ran(done, Upgrade):
+        return _try_upgrade(found, desired, observed, record, done, now, "asked for by force")
+    # The target changed since: go forward.
+    goes_forward = (
+        _failure_count(record) <= 0
+        and not record.rollback_failures
+        and not _ran(done, Rollback)
+        and difference_to_target(desired, _head(observed), known)
+    )
+    if goes_forward:
+        return _out_of_sync(found, desired, observed, record, done, request, now)
+    if known.released is not Proof.FAILED:
+        return Stalled(
+            found.state,
+            f"revision {known.revision}, which was rolled back to, is not healthy: {known.message}",
+            "RollbackFailed",
+        )
+    if record.rollback_failures >= _MAX_ROLLBACKS:
+        return Stalled(
+            found.state,
+            f"rollback failed {record.rollback_failures} times: {known.message}",
+            "RollbackFailed",
+        )
+    at = (known.judged_at or now) + backoff(record.rollback_failures + 1, cap=desired.spec.interval)
+    # One that was broken off is simply done again.
+    if record.rollback_failures and (now < at or _ran(done, Rollback)):
+        return RetryAfter(max(at, now), found.state, found.why, "RollbackFailed")
+    return _roll_back(found, desired, observed, record, now)
+
+
+# Ours, and to be changed ------------------------------------------------------------------------
+
+
+def _out_of_sync(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    remediation = desired.spec.upgrade.remediation
+    count = record.upgrade_failures
+    retries_forever = (
+        desired.spec.upgrade.strategy is not None
+        and desired.spec.upgrade.strategy.name == "RetryOnFailure"
+    )
+    if count and not retries_forever and _is_exhausted(remediation.retries, count):
+        return _exhausted(found, record, "upgrade")
+    if _ran(done, Upgrade, Rollback, Uninstall):
+        return _try_again_later(found, desired, record, now) or _come_back(found, desired, now)
+    later = _try_again_later(found, desired, record, now)
+    if later is not None:
+        return later
+    return _try_upgrade(found, desired, observed, record, done, now, found.why)
+
+
+def _try_upgrade(
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
+    why: str,
+) -> Decision:
+    gate = _gate(found, desired, now)
+    if gate is not None:
+        return gate
+    target = desired.target
+    assert isinstance(target, Target)  # noqa: S101 - _gate answered for all else
+    head = _head(observed)
+    renamed = _chart_renamed(found, desired, target, head, record, done, now)
+    if renamed is not None:
+        return renamed
+    downgrade = _downgrade(found, desired, target, record, now)
+    if downgrade is not None:
+        return downgrade
+    return _upgrade(found, desired, target, observed, record, done, now, why)
+
+
+def _upgrade(
+    found: Classified,
+    desired: Desired,
+    target: Target,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
+    why: str,
+) -> Decision:
+    hooks = _hooks_at(desired, HookPoint.BEFORE_UPGRADE)
+    ran = any(
+        isinstance(d.action, RunHooks) and d.action.point is HookPoint.BEFORE_UPGRADE for d in done
+    )
+    if hooks and not ran:
+        return Run(RunHooks(HookPoint.BEFORE_UPGRADE, hooks, None), found.state, why)
+    return Run(Upgrade(target, _head(observed).chart_version), found.state, why)
+
+
+def _chart_renamed(
+    found: Classified,
+    desired: Desired,
+    target: Target,
+    head: Revision,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
+) -> Decision | None:
+    if head.chart_name == target.chart.name:
+        return None
+    strategy = desired.spec.upgrade.chart_name_change_strategy
+    if strategy == "InPlaceUpdate":
+        return None
+    subject = target.chart.name
+    agreed = record.accepted == acceptance(HoldReason.CHART_NAME, subject)
+    if strategy == "Reinstall" or agreed:
+        return Run(Uninstall(desired.release, found.why), found.state, f"{found.why}: reinstalled")
+    return _hold(
+        found,
+        desired,
+        HoldReason.CHART_NAME,
+        subject,
+        f"{found.why}; going on would uninstall {desired.release} and install it anew. Say "
+        "upgrade.chartNameChangeStrategy: InPlaceUpdate to upgrade it in place",
+        now,
+        (f"uninstall {desired.release}", f"install {target.chart.name} {target.chart.version}"),
+    )
+
+
+def _downgrade(
+    found: Classified, desired: Desired, target: Target, record: Record, now: datetime
+) -> Decision | None:
+    """A lower version than the deployed one is not gone to by itself."""
+    deployed, version = target.downgrade_from, target.chart.version
+    if not deployed or desired.policy.upgrade.downgrade == "follow":
+        return None
+    if record.accepted == acceptance(HoldReason.DOWNGRADE, version):
+        return None
+    return _hold(
+        found,
+        desired,
+        HoldReason.DOWNGRADE,
+        version,
+        f"{target.chart.name} {version} is lower than the deployed {deployed}. `helmops resume` "
+        "goes there once, upgrade.downgrade: follow in a ReleasePolicy always",
+        now,
+        (f"downgrade {target.chart.name} from {deployed} to {version}",),
+    )
+
+
+def deployed_version(observed: Observation, record: Record) -> str:
+    """The chart version that runs, empty where nothing does.
+
+    A failed upgrade's version does not run: what it failed from, and will be rolled back to, does.
+    """
+    known = record.head
+    if known is not None and known.verdict is not Verdict.FAILED:
+        return known.chart_version
+    target = rollback_target(observed, record)
+    if target is not None:
+        return target.chart_version
+    deployed = [r for r in observed.revisions if r.status is HelmStatus.DEPLOYED]
+    return deployed[-1].chart_version if deployed else ""
+
+
+def _watching(
+    found: Classified, desired: Desired, record: Record, done: Sequence[Done], now: datetime
+) -> Decision:
+    known = _known(record)
+    if _ran(done, CheckHealth):
+        until = known.watched_until or now
+        at = min(now + _WATCH_INTERVAL, max(until, now + timedelta(seconds=1)))
+        return RetryAfter(at, found.state, found.why, "Watching")
+    return Run(
+        CheckHealth(
+            known.revision,
+            desired.policy.verify.checks,
+            waits(desired, known.origin),
+            is_rewatch=True,
+        ),
+        found.state,
+        found.why,
+    )
+
+
+def _in_sync(found: Classified, desired: Desired, now: datetime) -> Decision:
+    if isinstance(desired.target, Unresolved):
+        return _unresolved(found, desired.target, desired, now)
+    return Settled(found.state, found.why)
+
+
+# Pieces -----------------------------------------------------------------------------------------
+
+
+def _check(found: Classified, desired: Desired, record: Record) -> Run:
+    known = _known(record)
+    return Run(
+        CheckHealth(known.revision, desired.policy.verify.checks, waits(desired, known.origin)),
+        found.state,
+        found.why,
+    )
+
+
+def _gate(found: Classified, desired: Desired, now: datetime) -> Decision | None:
+    """Why nothing new can be released now: no target, or dependencies that are not ready."""
+    if isinstance(desired.target, Unresolved):
+        return _unresolved(found, desired.target, desired, now)
+    if desired.waiting_for:
+        # Woken as soon as one of them changes; the interval is a safety net.
+        return RetryAfter(
+            now + desired.spec.interval,
+            found.state,
+            "waits for " + ", ".join(desired.waiting_for),
+            "DependencyNotReady",
+        )
+    return None
+
+
+def _unresolved(
+    found: Classified, unresolved: Unresolved, desired: Desired, now: datetime
+) -> Decision:
+    """The release is fine as far as it is known; only what is wanted is not known."""
+    if unresolved.stalled:
+        return Stalled(found.state, unresolved.message, unresolved.reason)
+    at = unresolved.retry_at or now + desired.spec.interval
+    return RetryAfter(at, found.state, unresolved.message, unresolved.reason)
+
+
+def _hooks_at(desired: Desired, point: HookPoint) -> tuple[RemediationHook, ...]:
+    return tuple(h for h in desired.policy.remediation.hooks if h.at == point.value)
+
+
+def _hooks(
+    desired: Desired, record: Record, point: HookPoint, found: Classified
+) -> Decision | None:
+    """The hooks of a point, where there are some that did not run for this revision."""
+    known = _known(record)
+    hooks = _hooks_at(desired, point)
+    if not hooks or point.value in known.hooks_run:
+        return None
+    return Run(RunHooks(point, hooks, known.revision), found.state, f"{found.why}: {point.value}")
+
+
+def _hooks_after(desired: Desired, record: Record, found: Classified) -> Decision | None:
+    known = _known(record)
+    if known.verdict is Verdict.FAILED or known.health is Proof.PENDING:
+        return None
+    match known.origin:
+        case Origin.INSTALL | Origin.UPGRADE:
+            return _hooks(desired, record, HookPoint.AFTER_SUCCESS, found)
+        case Origin.ROLLBACK:
+            return _hooks(desired, record, HookPoint.AFTER_ROLLBACK, found)
+        case Origin.ADOPT:
+            return None
+        case _:
+            assert_never(known.origin)
+
+
+def _held_by_hand(found: Classified, desired: Desired, record: Record) -> Decision | None:
+    present = record.hold
+    if present is None or present.reason is not HoldReason.ROLLED_BACK:
+        return None
+    return Held(found.state, present)
+
+
+def _is_broken_off_rollback(record: Record) -> bool:
+    known = _known(record)
+    return (
+        known.origin is Origin.ROLLBACK
+        and known.released is Proof.FAILED
+        and not record.rollback_failures
+    )
+
+
+def _hold(
+    found: Classified,
+    desired: Desired,
+    reason: HoldReason,
+    subject: str,
+    message: str,
+    now: datetime,
+    plan: tuple[str, ...],
+) -> Held:
+    return Held(
+        found.state,
+        Hold(
+            reason=reason,
+            message=message,
+            at=now,
+            declaration_digest=desired.declaration_digest,
+            subject=subject,
+            plan=plan,
+        ),
+    )
+
+
+def _is_exhausted(retries: int, failures: int) -> bool:
+    """Flux's rule: negative is endless; 0 retries are used up by the first failure."""
+    return retries >= 0 and failures > retries
+
+
+def _exhausted(found: Classified, record: Record, action: str) -> Stalled:
+    count = record.install_failures if action == "install" else record.upgrade_failures
+    last = _last_error(record)
+    times = "once" if count == 1 else f"{count} times"
+    why = f"{action} failed {times} and is not tried again before something changes"
+    return Stalled(found.state, f"{why}: {last}" if last else why, "RetriesExceeded")
+
+
+def _last_error(record: Record) -> str:
+    failed = next((s for s in record.history if s.verdict is Verdict.FAILED), None)
+    if failed is not None and failed.message:
+        return failed.message
+    return record.attempt.error if record.attempt else ""
+
+
+def _try_again_later(
+    found: Classified, desired: Desired, record: Record, now: datetime
+) -> Decision | None:
+    """After a failed attempt at this very target: later, or not at all; None when it is time."""
+    attempt = record.attempt
+    if attempt is None or not record.failures:
+        return None
+    if attempt.stalled:
+        return Stalled(found.state, attempt.error, attempt.reason)
+    at = attempt.at + backoff(record.failures, cap=desired.spec.interval)
+    if now >= at:
+        return None
+    return RetryAfter(at, found.state, _last_error(record) or found.why, _failure_reason(record))
+
+
+def _come_back(found: Classified, desired: Desired, now: datetime) -> RetryAfter:
+    """Nothing may run twice in a pass: another pass goes on at once."""
+    return RetryAfter(now, found.state, found.why, "Progressing")
+
+
+def _failure_reason(record: Record) -> str:
+    attempt = record.attempt
+    if attempt is not None and attempt.reason:
+        return attempt.reason
+    is_install = _active_action(record) is Origin.INSTALL
+    return "InstallFailed" if is_install else "UpgradeFailed"
+
+
+def _active_action(record: Record) -> Origin:
+    """Whose remediation applies: that of the last action that was tried."""
+    if record.attempt is not None:
+        return record.attempt.action
+    known = record.head
+    return known.origin if known is not None else Origin.INSTALL
+
+
+def _failure_count(record: Record) -> int:
+    if _active_action(record) is Origin.INSTALL:
+        return record.install_failures
+    return record.upgrade_failures
+
+
+def _ran(done: Sequence[Done], *kinds: type) -> bool:
+    return any(isinstance(d.action, kinds) for d in done)
+
+
+def _head(observed: Observation) -> Revision:
+    head = observed.head
+    assert head is not None  # noqa: S101 - the state says that there is one
+    return head
+
+
+def _known(record: Record) -> Snapshot:
+    known = record.head
+    assert known is not None  # noqa: S101 - the state says that there is one
+    return known

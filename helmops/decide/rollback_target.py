@@ -1,0 +1,53 @@
+"""Which revision a rollback goes to: the newest stored one that was seen healthy.
+
+Helm's own status does not say so. A failed first install becomes `superseded` after the next
+success, and a failed `helm rollback` turns the failed revision before it into `superseded` (seen
+with Helm 4.3.1 and 3.19.0), so that "the last deployed or superseded revision" can be a bad one.
+"""
+
+from __future__ import annotations
+
+from helmops.model.actions import Observation
+from helmops.model.records import Record
+from helmops.model.releases import HelmStatus, Revision
+
+#: A revision whose status is another one than these never finished being released.
+_RELEASED = (HelmStatus.DEPLOYED, HelmStatus.SUPERSEDED)
+
+
+def rollback_target(observed: Observation, record: Record) -> Revision | None:
+    """The newest stored revision before the head whose digest was seen healthy, or None."""
+    healthy = record.healthy_digests
+    for revision in reversed(observed.revisions[:-1]):
+        if revision.status in _RELEASED and revision.digest in healthy:
+            return revision
+    return None
+
+
+def is_rollback_target(revision: Revision, record: Record) -> bool:
+    """Whether a person may have this very revision put back."""
+    return revision.status in _RELEASED and revision.digest in record.healthy_digests
+
+
+def prunable(observed: Observation, record: Record, max_history: int) -> tuple[int, ...]:
+    """Numbers of the stored revisions that `max_history` (0: keep all) does not leave room for.
+
+    The newest revision, a deployed one and the newest healthy ones that a rollback from here or
+    after the next failure would go to are kept in any case.
+    """
+    if max_history <= 0 or len(observed.revisions) <= max_history:
+        return ()
+    healthy = record.healthy_digests
+    keep = {observed.revisions[-1].number}
+    keep |= {r.number for r in observed.revisions if r.status is HelmStatus.DEPLOYED}
+    proven = [r for r in observed.revisions if r.status in _RELEASED and r.digest in healthy]
+    keep |= {r.number for r in proven[-2:]}
+    surplus = len(observed.revisions) - max_history
+    doomed = []
+    for revision in observed.revisions:
+        if surplus == 0:
+            break
+        if revision.number not in keep:
+            doomed.append(revision.number)
+            surplus -= 1
+    return tuple(doomed)
