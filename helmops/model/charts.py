@@ -42,3 +42,15 @@ class ChartArtifact:
     revision: str = ""
     app_version: str = ""
     deprecated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Files of one revision of a Git repository, or of a directory.
+
+    `revision` is Flux's (`main@sha1:0123…`) for Git, a digest of the content for a directory.
+    """
+
+    name: str
+    revision: str
+    path: str

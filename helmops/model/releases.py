@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -103,3 +104,24 @@ class Revision:
     last_deployed: datetime
     description: str = ""
     test_hooks: tuple[TestHook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRelease:
+    """What Helm's storage holds of one release, oldest revision first."""
+
+    revisions: tuple[Revision, ...]
+    #: What the observation was made of; equal versions mean an equal storage.
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HelmRun:
+    """How one helm command went. `output` is redacted and bounded."""
+
+    output: str
+    duration: timedelta
+
+
+#: Called with each readable line that a long action prints, already redacted.
+Progress = Callable[[str], None]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from helmops.model.charts import ChartArtifact, ChartVersion
+from helmops.model.charts import Tree as Tree
 from helmops.model.credentials import GitCredentials, HttpCredentials
 from helmops.model.declarations import (
     GitRepositorySpec,
@@ -30,10 +30,10 @@ from helmops.model.events import Event
 from helmops.model.health import CheckResult
 from helmops.model.hooks import HookResult as HookResult
 from helmops.model.records import Record
-from helmops.model.releases import DeclarationKey, ReleaseId, Revision, TestHook
-
-#: Called with each readable line that a long action prints, already redacted.
-Progress = Callable[[str], None]
+from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.model.releases import HelmRun as HelmRun
+from helmops.model.releases import Progress as Progress
+from helmops.model.releases import StoredRelease as StoredRelease
 
 
 class Clock(Protocol):
@@ -70,18 +70,6 @@ class ChartRepositories(Protocol):
         """Poll now, by a conditional request; whether anything changed. Raises SourceError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Files of one revision of a Git repository, or of a directory.
-
-    `revision` is Flux's (`main@sha1:0123…`) for Git, a digest of the content for a directory.
-    """
-
-    name: str
-    revision: str
-    path: str
-
-
 class GitTrees(Protocol):
     """Git repositories: one bare mirror each, checked out read-only by revision."""
 
@@ -111,15 +99,6 @@ class ChartBuilder(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRelease:
-    """What Helm's storage holds of one release, oldest revision first."""
-
-    revisions: tuple[Revision, ...]
-    #: What the observation was made of; equal versions mean an equal storage.
-    version: str = ""
-
-
 class ReleaseStorage(Protocol):
     """Helm's release Secrets."""
 
@@ -131,7 +110,8 @@ class ReleaseStorage(Protocol):
 
     async def objects(self, release: ReleaseId, revision: int) -> tuple[dict[str, Any], ...]:
         """The manifest of one revision, parsed; hooks are not in it. Raises ReleaseNotFound,
-        ClusterError."""
+        ClusterError.
+        """
 
     async def mark_failed(self, release: ReleaseId, revision: int, description: str) -> None:
         """Break a lock: rewrite the status of a pending revision to `failed`.
@@ -141,14 +121,6 @@ class ReleaseStorage(Protocol):
 
     async def prune(self, release: ReleaseId, revisions: Sequence[int]) -> None:
         """Delete these revisions; one that is gone already is no error. Raises ClusterError."""
-
-
-@dataclass(frozen=True, slots=True)
-class HelmRun:
-    """How one helm command went. `output` is redacted and bounded."""
-
-    output: str
-    duration: timedelta
 
 
 class Helm(Protocol):
@@ -233,7 +205,8 @@ class Helm(Protocol):
         skip_schema_validation: bool = False,
     ) -> tuple[dict[str, Any], ...]:
         """What an install or upgrade would apply (hooks left out), against the cluster's
-        capabilities, `lookup` working, nothing written."""
+        capabilities, `lookup` working, nothing written.
+        """
 
     def is_running(self, release: ReleaseId) -> bool:
         """Whether a helm that an earlier, dead helmops on this machine started is still at it."""
@@ -252,7 +225,8 @@ class Checks(Protocol):
         progress: Progress | None = None,
     ) -> CheckResult:
         """Wait until all objects are Current; fails at once on one that is Failed, or at the
-        timeout with the objects that are not. Raises ExpressionError, ClusterError."""
+        timeout with the objects that are not. Raises ExpressionError, ClusterError.
+        """
 
     async def policy_check(
         self,
@@ -265,7 +239,8 @@ class Checks(Protocol):
     ) -> CheckResult:
         """Run one check of a policy with its interval, timeout and thresholds. Raises
         NotSupported, ExpressionError, ClusterError; a failed check is a result, not an
-        exception."""
+        exception.
+        """
 
 
 class Hooks(Protocol):
@@ -281,7 +256,8 @@ class Hooks(Protocol):
         progress: Progress | None = None,
     ) -> HookResult:
         """Run one hook to its end or its timeout. A failed hook is a result. Raises
-        ClusterError."""
+        ClusterError.
+        """
 
 
 class References(Protocol):
@@ -310,7 +286,8 @@ class Records(Protocol):
 
     async def save(self, record: Record) -> Record:
         """Write; returns the record with its new `version`. Raises ObjectConflict when somebody
-        wrote in between, ObjectNotFound where the namespace does not exist, ClusterError."""
+        wrote in between, ObjectNotFound where the namespace does not exist, ClusterError.
+        """
 
     async def delete(self, record: Record) -> None:
         """Forget a release. Raises ClusterError."""
@@ -325,7 +302,8 @@ class Leases(Protocol):
     def hold(self, release: ReleaseId) -> AbstractAsyncContextManager[None]:
         """Hold the release's Lease while inside, renewing it. A lease of a process of this machine
         that is dead is taken over at once. Raises LeaseHeld, ClusterError. When the lease is lost
-        (it could not be renewed in time), the body is cancelled and LeaseHeld raised."""
+        (it could not be renewed in time), the body is cancelled and LeaseHeld raised.
+        """
 
 
 class Journal(Protocol):
@@ -343,7 +321,8 @@ class Notifier(Protocol):
 
     async def send(self, event: Event, record: Record) -> None:
         """Tell all that asked for such events, in the background; failures are logged and
-        retried, never raised."""
+        retried, never raised.
+        """
 
 
 #: Wakes a release: (declaration, why).
