@@ -179,6 +179,7 @@ class LightTransport:
                 self._limit(link, deadline)
             if response.length:  # closed before all was sent; read1 does not say so
                 raise http.client.IncompleteRead(b"", response.length)
+            response.close()  # read1 leaves a finished response open, and the connection taken
         except BaseException:
             link.close()
             raise
