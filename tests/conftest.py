@@ -1,0 +1,167 @@
+"""What every test may ask for: the shared cluster, both helms, and servers on loopback.
+
+Whatever test uses one of these is marked `e2e` by itself.
+"""
+
+import fcntl
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# For `tests.fakes` and `devcluster`, which are not installed.
+sys.path.insert(0, str(ROOT))
+
+from devcluster import cluster as devcluster  # noqa: E402
+from devcluster import paths, tools  # noqa: E402
+
+CHARTS = ROOT / "fixtures" / "charts"
+_REAL_PARTS = {"cluster", "private_cluster", "_tools"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep this person's clusters, helm settings and Git configuration out of every test."""
+    os.environ["KUBECONFIG"] = "/nonexistent/kubeconfig-of-nobody"
+    os.environ["GIT_CONFIG_GLOBAL"] = os.devnull
+    os.environ["GIT_CONFIG_NOSYSTEM"] = "1"
+    os.environ["GIT_TERMINAL_PROMPT"] = "0"
+    for name in [name for name in os.environ if name.startswith(("HELM_", "HELMOPS_"))]:
+        if name != "HELMOPS_TEST_CLUSTER":
+            del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        config.stash[_SHARED] = _SharedCluster()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let the shared cluster go; the last of several test runs stops it."""
+    if shared := config.stash.get(_SHARED, None):
+        shared.release()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not _REAL_PARTS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.e2e)
+
+
+class _SharedCluster:
+    """This test run's share in the cluster that all test runs on this machine have together.
+
+    A run holds a lock while it goes on, which ends with it however it ends. Who gets the lock alone
+    at the end stops the cluster, unless a person had started it (`python -m devcluster up --name
+    tests`).
+    """
+
+    def __init__(self) -> None:
+        directory = paths.state(_name())
+        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self._marker = directory / "started-by-tests"
+        self._users = (directory / "users").open("w")
+        fcntl.flock(self._users, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        with self._users:
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            if self._marker.exists():
+                devcluster.remove(devcluster.Cluster(paths.state(_name())))
+
+
+_SHARED = pytest.StashKey[_SharedCluster]()
+
+
+def _name() -> str:
+    return os.environ.get("HELMOPS_TEST_CLUSTER", "tests")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.__stderr__, flush=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> devcluster.Cluster:
+    """The cluster that all tests share, started by the first that needs it.
+
+    Leave it as you found it: work in `namespace`, and take a `private_cluster` to break things.
+    """
+    directory = paths.state(_name())
+    if not devcluster.Cluster(directory).running():
+        (directory / "started-by-tests").touch()
+    return devcluster.start(directory, _say)
+
+
+@pytest.fixture
+def private_cluster(tmp_path: Path) -> Iterator[devcluster.Cluster]:
+    """A cluster of this test's own, to break as it likes; takes some five seconds."""
+    own = devcluster.start(tmp_path / "cluster", _say)
+    yield own
+    devcluster.remove(own)
+
+
+@pytest.fixture
+def kubeconfig(cluster: devcluster.Cluster) -> Path:
+    """The shared cluster's kubeconfig; may do everything there."""
+    return cluster.kubeconfig
+
+
+@pytest.fixture
+def make_namespace(cluster: devcluster.Cluster) -> Iterator[Callable[[], str]]:
+    """Makes namespaces of this test's own; they are deleted at its end, which is not waited for."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"t-{secrets.token_hex(5)}")
+        cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": made[-1]}})
+        return made[-1]
+
+    yield make
+    for name in made:
+        cluster.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def namespace(make_namespace: Callable[[], str]) -> str:
+    """A fresh namespace of the shared cluster."""
+    return make_namespace()
+
+
+@pytest.fixture(scope="session")
+def _tools() -> dict[str, Path]:
+    return tools.find_all(_say)
+
+
+@pytest.fixture(scope="session")
+def helm4(_tools: dict[str, Path]) -> Path:
+    """The helm of version 4."""
+    return _tools["helm"]
+
+
+@pytest.fixture(scope="session")
+def helm3(_tools: dict[str, Path]) -> Path:
+    """The helm of version 3."""
+    return _tools["helm3"]
+
+
+@pytest.fixture(scope="session")
+def kubectl(_tools: dict[str, Path]) -> Path:
+    """A kubectl that fits the cluster."""
+    return _tools["kubectl"]
+
+
+@pytest.fixture(params=["helm4", "helm3"])
+def helm(request: pytest.FixtureRequest, _tools: dict[str, Path]) -> Path:
+    """Either helm: a test that takes this runs once with each."""
+    return _tools[{"helm4": "helm"}.get(request.param, request.param)]
+
+
+@pytest.fixture(scope="session")
+def charts() -> Path:
+    """The folder of our own charts."""
+    return CHARTS
