@@ -52,9 +52,7 @@ _TOKEN_SPACE = re.compile(f"{_SPACE}*+")
 _TOKEN_SEPARATOR = re.compile(f"({_SPACE}*+,)?+{_SPACE}*+")
 _TOKEN_OPERATOR = re.compile(r"!=|>=|=>|<=|=<|~>|[=><~^]|")
 _TOKEN_PARTIAL = re.compile(_PARTIAL)
-_HYPHEN_RANGE = re.compile(
-    f"{_SPACE}*+({_PARTIAL}){_SPACE}++-{_SPACE}++({_PARTIAL}){_SPACE}*+"
-)
+_HYPHEN_RANGE = re.compile(f"{_SPACE}*+({_PARTIAL}){_SPACE}++-{_SPACE}++({_PARTIAL}){_SPACE}*+")
 _LOW, _HIGH = 1, 7  # where the two versions are among the groups of _HYPHEN_RANGE
 
 _SYNONYMS = {"": "=", "=>": ">=", "=<": "<=", "~>": "~"}
@@ -151,9 +149,7 @@ class Constraint:
             raise _not_a_range(text, f"it has more than {MAX_GROUPS} groups")
         return cls(text, tuple(_read_group(group, text) for group in groups))
 
-    def matches(
-        self, version: str | semver.Version, *, include_prereleases: bool = False
-    ) -> bool:
+    def matches(self, version: str | semver.Version, *, include_prereleases: bool = False) -> bool:
         """Whether a version is in the range. Raises VersionError for text that is no version.
 
         `include_prereleases` opens every group to prereleases, to tell whether that is all that
@@ -172,9 +168,7 @@ class Constraint:
     @property
     def lowest(self) -> Version:
         """The lowest version that the range names, for telling what lies below and above it."""
-        return min(
-            (term.floor for group in self._groups for term in group.terms), key=sort_key
-        )
+        return min((term.floor for group in self._groups for term in group.terms), key=sort_key)
 
     def __str__(self) -> str:
         return self.text
@@ -182,7 +176,8 @@ class Constraint:
 
 def _without_hyphen_ranges(text: str) -> str:
     """Write `A - B` out. As text and at the first place that reads so, because that is what the
-    original does: `3,1 - 2` is a range thereafter and `3 1 - 2` is not."""
+    original does: `3,1 - 2` is a range thereafter and `3 1 - 2` is not.
+    """
     rewritten = text
     for found in _HYPHEN_RANGE.finditer(text):
         comparison = f">= {found[_LOW]}, <= {found[_HIGH]} "

@@ -36,8 +36,7 @@ MAX_DEPTH = 200
 
 _TAG = "tag:yaml.org,2002:"
 _STR, _BOOL, _INT, _FLOAT, _NULL, _BINARY, _MERGE, _TIMESTAMP = (
-    _TAG + name
-    for name in ("str", "bool", "int", "float", "null", "binary", "merge", "timestamp")
+    _TAG + name for name in ("str", "bool", "int", "float", "null", "binary", "merge", "timestamp")
 )
 _RESOLVED_TAGS = frozenset({_STR, _BOOL, _INT, _FLOAT, _NULL, _TIMESTAMP})
 
@@ -51,10 +50,10 @@ _WORDS: dict[str, tuple[str, Any]] = {
     for stem in stems
     for word in (stem, stem.capitalize(), stem.upper())
 }
-_WORDS |= {word: (_BOOL, True) for word in ("y", "Y")}
-_WORDS |= {word: (_BOOL, False) for word in ("n", "N")}
-_WORDS |= {word: (_NULL, None) for word in ("", "~")}
-_WORDS |= {word: (_FLOAT, math.nan) for word in (".nan", ".NaN", ".NAN")}
+_WORDS |= dict.fromkeys(("y", "Y"), (_BOOL, True))
+_WORDS |= dict.fromkeys(("n", "N"), (_BOOL, False))
+_WORDS |= dict.fromkeys(("", "~"), (_NULL, None))
+_WORDS |= dict.fromkeys((".nan", ".NaN", ".NAN"), (_FLOAT, math.nan))
 _WORDS |= {
     sign + word: (_FLOAT, value)
     for sign, value in (("", math.inf), ("+", math.inf), ("-", -math.inf))
@@ -102,7 +101,8 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _documents(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
     """Documents with the number of lines before them. Helm cuts at lines that begin with `---`,
-    whatever they are in, and lets nothing but a comment follow."""
+    whatever they are in, and lets nothing but a comment follow.
+    """
     document: list[bytes] = []
     start = 0
     for number, line in enumerate(data.split(b"\n")):
@@ -176,7 +176,8 @@ class _Reader:
 
     def _compose(self, events: Iterator[Any]) -> _Node | None:
         """The first document's root. Ends with it, as Helm does; the rest of the stream stays
-        unread."""
+        unread.
+        """
         stack: list[_Node] = []
         for event in events:
             line = event.start_mark.line
@@ -191,7 +192,7 @@ class _Reader:
                 case yaml.ScalarEvent():
                     node = _Node("scalar", line, event.tag, event.value, event.implicit[0])
                 case yaml.AliasEvent():
-                    target = self._anchors.get(event.anchor)
+                    target = self._anchors.get(event.anchor or "")
                     if target is None:
                         self._refuse("an alias (`*`) for which there is no anchor", line)
                     node = _Node("alias", line, target=target)
@@ -280,9 +281,7 @@ class _Reader:
             keys[name] = key
             values[name] = self._decode(value_node, depth + 1)
 
-    def _merge(
-        self, node: _Node, values: dict[str, Any], keys: dict[str, Any], depth: int
-    ) -> None:
+    def _merge(self, node: _Node, values: dict[str, Any], keys: dict[str, Any], depth: int) -> None:
         """A merge key's value: a mapping, or a list of them, of which the first wins."""
         sources = reversed(node.children) if node.kind == "list" else iter((node,))
         for source in sources:
@@ -303,17 +302,15 @@ class _Reader:
                 self._open_aliases.discard(id(source))
 
     def _name(self, key: Any, node: _Node) -> str:
-        match key:
-            case str():
-                return key
-            case bool():
-                return "true" if key else "false"
-            case int() if key < 2**63:
-                return str(key)
-            case float():
-                return _float_name(key)
-            case _:
-                self._refuse("a key has to be text, a number or a boolean", node.line)
+        if isinstance(key, str):
+            return key
+        if isinstance(key, bool):
+            return "true" if key else "false"
+        if isinstance(key, int) and key < 2**63:
+            return str(key)
+        if isinstance(key, float):
+            return _float_name(key)
+        self._refuse("a key has to be text, a number or a boolean", node.line)
 
     def _decode_scalar(self, node: _Node) -> Any:
         if node.tag is None and not node.is_plain:
@@ -327,7 +324,10 @@ class _Reader:
             return raw.decode("utf-8", "replace")
         if tag and tag not in _RESOLVED_TAGS:
             return node.text
-        found, value = _resolve(node.text) if tag != _STR else (_STR, node.text)
+        found: str = _STR
+        value: Any = node.text
+        if tag != _STR:
+            found, value = _resolve(node.text)
         if tag == _FLOAT and found == _INT and value < 2**63:
             found, value = _FLOAT, float(value)
         if tag == _TIMESTAMP and _DATE.fullmatch(node.text):
@@ -338,9 +338,7 @@ class _Reader:
 
 
 def _is_merge(node: _Node) -> bool:
-    return (
-        node.kind == "scalar" and node.text == "<<" and (node.is_plain or node.tag == _MERGE)
-    )
+    return node.kind == "scalar" and node.text == "<<" and (node.is_plain or node.tag == _MERGE)
 
 
 def _resolve(text: str) -> tuple[str, Any]:
