@@ -47,13 +47,36 @@ def conclude(record: Record, desired: Desired, decision: Decision, now: datetime
     conditions = _merged(record, _conditions(record, desired, decision), now)
     next_try = decision.at if isinstance(decision, RetryAfter) else None
     finished = not isinstance(decision, Run)
-    concluded = record.evolve(
+    return record.evolve(
         state=decision.state.value,
         conditions=conditions,
         next_try=next_try,
         observed_generation=record.generation if finished else record.observed_generation,
     )
-    return concluded
+
+
+def conclude_blind(record: Record, decision: Decision, now: datetime) -> Record:
+    """The record of a release that could not even be looked at: its last conditions, but Ready."""
+    told: list[_Told] = []
+    match decision:
+        case RetryAfter(why=why, reason=reason):
+            told.append(("Ready", _FALSE, reason, why))
+            told.append(("Reconciling", _TRUE, "ProgressingWithRetry", why))
+        case Stalled(why=why, reason=reason):
+            told.append(("Ready", _FALSE, reason, why))
+            told.append(("Stalled", _TRUE, reason, why))
+        case _:
+            return record
+    kept = [
+        (c.type, c.status, c.reason, c.message)
+        for c in record.conditions
+        if c.type not in ("Ready", "Reconciling", "Stalled")
+    ]
+    return record.evolve(
+        state=decision.state.value,
+        conditions=_merged(record, told + kept, now),
+        next_try=decision.at if isinstance(decision, RetryAfter) else None,
+    )
 
 
 _Told = tuple[str, ConditionStatus, str, str]
@@ -109,9 +132,14 @@ def _ready(record: Record, desired: Desired, decision: Decision) -> _Told:
             plan = f" (would: {'; '.join(hold.plan)})" if hold.plan else ""
             return ("Ready", _FALSE, hold.reason.value, hold.message + plan)
         case Run(action=action, why=why):
-            if present is not None and record.observed_generation == record.generation:
-                if present.status is _TRUE and decision.state in _GOOD_STATES:
-                    return ("Ready", _TRUE, present.reason, present.message)
+            keeps = (
+                present is not None
+                and present.status is _TRUE
+                and record.observed_generation == record.generation
+                and decision.state in _GOOD_STATES
+            )
+            if present is not None and keeps:
+                return ("Ready", _TRUE, present.reason, present.message)
             return ("Ready", _UNKNOWN, "Progressing", f"{type(action).__name__}: {why}")
         case _:
             assert_never(decision)

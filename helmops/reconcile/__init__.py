@@ -1,0 +1,1 @@
+"""The pass: fetch, resolve, compose, observe, decide, perform, record, notify."""

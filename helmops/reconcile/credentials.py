@@ -1,0 +1,91 @@
+"""What sources, checks and webhooks are opened with, out of the Secrets that declarations name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from helmops.errors import SourceMissing, ValuesError
+from helmops.model.credentials import GitCredentials, HttpCredentials
+from helmops.model.declarations import LocalRef
+from helmops.model.releases import DeclarationKey
+
+
+class Secrets(Protocol):
+    """Where Secrets are looked up: the declared ones first, then the cluster."""
+
+    async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data, decoded, or None where there is none. Raises ClusterError."""
+
+
+class CredentialReader:
+    """Reads credentials by Flux's keys: `username`, `password`, `bearerToken`, `identity`,
+    `known_hosts`, `ca.crt` (or `caFile`), `tls.crt` (`certFile`), `tls.key` (`keyFile`).
+    """
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+
+    async def for_http(
+        self, namespace: str, secret: LocalRef | None, certificates: LocalRef | None = None
+    ) -> HttpCredentials:
+        """Credentials for HTTP; `certificates` is `certSecretRef`, which goes before `secret`.
+
+        Raises SourceMissing for a Secret that is not there, ValuesError for one that makes no
+        sense, ClusterError.
+        """
+        if secret is None and certificates is None:
+            return HttpCredentials()
+        data = await self._read(namespace, secret)
+        tls = {**data, **await self._read(namespace, certificates)}
+        credentials = HttpCredentials(
+            username=_text(data, "username"),
+            password=_text(data, "password"),
+            bearer_token=_text(data, "bearerToken") or _text(data, "token"),
+            ca=_text(tls, "ca.crt") or _text(tls, "caFile"),
+            certificate=_text(tls, "tls.crt") or _text(tls, "certFile"),
+            key=_text(tls, "tls.key") or _text(tls, "keyFile"),
+        )
+        name = (secret or certificates or LocalRef(name="")).name
+        _both(namespace, name, "username", credentials.username, "password", credentials.password)
+        _both(namespace, name, "tls.crt", credentials.certificate, "tls.key", credentials.key)
+        return credentials
+
+    async def for_git(self, namespace: str, secret: LocalRef | None) -> GitCredentials:
+        """Credentials for Git. Raises SourceMissing, ClusterError."""
+        if secret is None:
+            return GitCredentials()
+        data = await self._read(namespace, secret)
+        return GitCredentials(
+            username=_text(data, "username"),
+            password=_text(data, "password"),
+            bearer_token=_text(data, "bearerToken"),
+            identity=data.get("identity", b"").decode("utf-8", "replace"),
+            known_hosts=_text(data, "known_hosts"),
+            ca=_text(data, "ca.crt") or _text(data, "caFile"),
+        )
+
+    async def _read(self, namespace: str, ref: LocalRef | None) -> Mapping[str, bytes]:
+        if ref is None:
+            return {}
+        data = await self._secrets.secret(DeclarationKey(namespace, ref.name))
+        if data is None:
+            raise SourceMissing(
+                f"Secret {namespace}/{ref.name} does not exist",
+                next_step="create it in the cluster, or declare it beside the source",
+            )
+        return data
+
+
+def _text(data: Mapping[str, bytes], key: str) -> str:
+    raw = data.get(key)
+    return raw.decode("utf-8", "replace").strip("\n") if raw is not None else ""
+
+
+def _both(namespace: str, name: str, one: str, first: str, other: str, second: str) -> None:
+    if bool(first) != bool(second):
+        missing = other if first else one
+        raise ValuesError(
+            f"Secret {namespace}/{name} has no `{missing}`",
+            next_step=f"`{one}` and `{other}` go together",
+        )

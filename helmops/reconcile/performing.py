@@ -1,0 +1,356 @@
+"""Carry out one action. Every failure becomes an `Outcome`; nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+
+from helmops.errors import (
+    ClusterError,
+    Follows,
+    HelmError,
+    HelmopsError,
+    HelmUnavailable,
+    LeaseHeld,
+    ReleaseLocked,
+    SourceError,
+)
+from helmops.model.actions import (
+    Action,
+    Adopt,
+    CheckHealth,
+    Desired,
+    HookOutcome,
+    Install,
+    Observation,
+    Outcome,
+    Prune,
+    Rollback,
+    RunHooks,
+    RunTests,
+    Uninstall,
+    Unlock,
+    Upgrade,
+)
+from helmops.model.declarations import PolicyCheck
+from helmops.model.health import CheckResult
+from helmops.model.records import Origin, Record
+from helmops.model.releases import Progress
+from helmops.reconcile.adoption import differences
+from helmops.reconcile.credentials import CredentialReader
+from helmops.reconcile.ports import Checks, Clock, Helm, Hooks, ReleaseStorage
+
+#: While a release is watched, readiness that is lost so long counts as lost.
+_REWATCH_TIMEOUT = timedelta(seconds=10)
+_OUTPUT_LENGTH = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Performs actions through the ports."""
+
+    clock: Clock
+    helm: Helm
+    storage: ReleaseStorage
+    checks: Checks
+    hooks: Hooks
+    credentials: CredentialReader
+
+    async def perform(
+        self,
+        action: Action,
+        desired: Desired,
+        observed: Observation,
+        record: Record,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Do it, to its end. Raises nothing but `asyncio.CancelledError`.
+
+        An error that says nothing of the release (no API server, somebody's lock, no helm) makes
+        the outcome `undetermined`.
+        """
+        started = self.clock.now()
+        try:
+            return await self._perform(action, desired, observed, record, started, progress)
+        except HelmopsError as error:
+            return self._failed(action, error, started)
+
+    def _failed(self, action: Action, error: HelmopsError, started: datetime) -> Outcome:
+        tells_nothing = isinstance(
+            error, ClusterError | LeaseHeld | SourceError | ReleaseLocked | HelmUnavailable
+        )
+        output = error.output if isinstance(error, HelmError) else ""
+        return Outcome(
+            succeeded=False,
+            started=started,
+            finished=self.clock.now(),
+            reason=error.reason if tells_nothing else _reason(action, succeeded=False),
+            message=str(error),
+            stalled=error.follows is Follows.STALLED,
+            output=output[-_OUTPUT_LENGTH:],
+            undetermined=tells_nothing,
+        )
+
+    async def _perform(
+        self,
+        action: Action,
+        desired: Desired,
+        observed: Observation,
+        record: Record,
+        started: datetime,
+        progress: Progress | None,
+    ) -> Outcome:
+        spec, release = desired.spec, desired.release
+        strategy = spec.wait_strategy.name if spec.wait_strategy else "poller"
+        output = ""
+        message = ""
+        match action:
+            case Install(target=target):
+                run = await self.helm.install(
+                    release,
+                    target.chart,
+                    target.values,
+                    spec.install,
+                    timeout=spec.install.timeout or spec.timeout,
+                    description=f"helmops: install {target.chart.name} {target.chart.version}",
+                    wait_strategy=strategy,
+                    progress=progress,
+                )
+                output = run.output
+            case Upgrade(target=target):
+                run = await self.helm.upgrade(
+                    release,
+                    target.chart,
+                    target.values,
+                    spec.upgrade,
+                    timeout=spec.upgrade.timeout or spec.timeout,
+                    description=f"helmops: upgrade to {target.chart.name} {target.chart.version}",
+                    wait_strategy=strategy,
+                    progress=progress,
+                )
+                output = run.output
+            case Rollback(to=revision):
+                run = await self.helm.rollback(
+                    release,
+                    revision,
+                    spec.rollback,
+                    timeout=spec.rollback.timeout or spec.timeout,
+                    description=f"helmops: rollback to {revision}, seen healthy",
+                    wait_strategy=strategy,
+                    progress=progress,
+                )
+                output = run.output
+                message = f"rolled back to revision {revision}"
+            case Uninstall(release=doomed, why=why):
+                run = await self.helm.uninstall(
+                    doomed,
+                    spec.uninstall,
+                    timeout=spec.uninstall.timeout or spec.timeout,
+                    description=f"helmops: {why}"[:250],
+                    progress=progress,
+                )
+                output = run.output
+            case RunTests(revision=revision):
+                stored = observed.revision(revision)
+                if stored is not None and not stored.test_hooks:
+                    message = "the chart has no tests"
+                else:
+                    run = await self.helm.test(
+                        release,
+                        spec.test,
+                        timeout=spec.test.timeout or spec.timeout,
+                        progress=progress,
+                    )
+                    output = run.output
+            case CheckHealth():
+                return await self._check(action, desired, record, started, progress)
+            case Adopt():
+                return await self._adopt(action, desired, started)
+            case Unlock(revision=revision):
+                await self.storage.mark_failed(
+                    release, revision, "helmops: broken off by the end of its process, unlocked"
+                )
+            case Prune(revisions=revisions):
+                await self.storage.prune(release, revisions)
+            case RunHooks():
+                return await self._run_hooks(action, desired, observed, record, started, progress)
+            case _:
+                assert_never(action)
+        return Outcome(
+            succeeded=True,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=True),
+            message=message,
+            output=output[-_OUTPUT_LENGTH:],
+        )
+
+    async def _check(
+        self,
+        action: CheckHealth,
+        desired: Desired,
+        record: Record,
+        started: datetime,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Readiness first, then the policy's checks side by side."""
+        objects = await self.storage.objects(desired.release, action.revision)
+        results: list[CheckResult] = []
+        if action.waits:
+            timeout = _REWATCH_TIMEOUT if action.is_rewatch else _wait_timeout(desired, record)
+            results.append(
+                await self.checks.readiness(
+                    desired.release,
+                    objects,
+                    desired.spec.health_check_exprs,
+                    timeout=timeout,
+                    progress=progress,
+                )
+            )
+        if all(result.passed for result in results):
+            results += await asyncio.gather(
+                *(self._policy_check(check, desired, objects, progress) for check in action.checks)
+            )
+        failures = [f"{r.name}: {r.message}" for r in results if not r.passed]
+        return Outcome(
+            succeeded=not failures,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=not failures),
+            message="; ".join(failures),
+            checks=tuple(results),
+        )
+
+    async def _policy_check(
+        self,
+        check: PolicyCheck,
+        desired: Desired,
+        objects: Sequence[Mapping[str, Any]],
+        progress: Progress | None,
+    ) -> CheckResult:
+        credentials = await self.credentials.for_http(
+            desired.key.namespace, check.http.secret_ref if check.http else None
+        )
+        return await self.checks.policy_check(
+            check, desired.release, objects, credentials, progress=progress
+        )
+
+    async def _adopt(self, action: Adopt, desired: Desired, started: datetime) -> Outcome:
+        plan: tuple[str, ...] = ()
+        if action.only_if_same and action.target is not None:
+            plan = await self._plan_of_adoption(action, desired)
+        return Outcome(
+            succeeded=not plan,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=not plan),
+            message="; ".join(plan),
+            plan=plan,
+        )
+
+    async def _plan_of_adoption(self, action: Adopt, desired: Desired) -> tuple[str, ...]:
+        target, release = action.target, desired.release
+        if target is None:
+            return ()
+        stored = await self.storage.objects(release, action.revision.number)
+        skip = bool(desired.spec.upgrade.disable_schema_validation)
+
+        async def render() -> tuple[dict[str, Any], ...]:
+            return await self.helm.render(
+                release, target.chart, target.values, is_upgrade=True, skip_schema_validation=skip
+            )
+
+        rendered = await render()
+        if not differences(stored, rendered, rendered, namespace=release.namespace):
+            return ()
+        return differences(stored, rendered, await render(), namespace=release.namespace)
+
+    async def _run_hooks(
+        self,
+        action: RunHooks,
+        desired: Desired,
+        observed: Observation,
+        record: Record,
+        started: datetime,
+        progress: Progress | None,
+    ) -> Outcome:
+        """In order; after one that fails and says `stop`, the rest do not run."""
+        context = _hook_context(action, desired, observed, record)
+        outcomes: list[HookOutcome] = []
+        for hook in action.hooks:
+            credentials = await self.credentials.for_http(
+                desired.key.namespace, hook.webhook.secret_ref if hook.webhook else None
+            )
+            result = await self.hooks.run(
+                hook, desired.release, context, credentials, progress=progress
+            )
+            outcome = HookOutcome(
+                name=hook.name,
+                succeeded=result.succeeded,
+                message=result.message,
+                output=result.output[-_OUTPUT_LENGTH:],
+                stops=hook.on_error == "stop",
+            )
+            outcomes.append(outcome)
+            if outcome.stops and not outcome.succeeded:
+                break
+        failures = [f"{o.name}: {o.message}" for o in outcomes if not o.succeeded]
+        return Outcome(
+            succeeded=not failures,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=not failures),
+            message="; ".join(failures),
+            hooks=tuple(outcomes),
+        )
+
+
+def _hook_context(
+    action: RunHooks, desired: Desired, observed: Observation, record: Record
+) -> Mapping[str, str]:
+    head, known = observed.head, record.head
+    return {
+        "declaration": str(desired.key),
+        "release": desired.release.name,
+        "namespace": desired.release.namespace,
+        "revision": str(head.number) if head else "",
+        "chart": head.chart_name if head else "",
+        "version": head.chart_version if head else "",
+        "status": head.status.value if head else "",
+        "verdict": known.verdict.value if known else "",
+        "at": action.point.value,
+        "message": known.message if known else "",
+    }
+
+
+def _wait_timeout(desired: Desired, record: Record) -> timedelta:
+    spec = desired.spec
+    origin = record.head.origin if record.head else Origin.ADOPT
+    own = {
+        Origin.INSTALL: spec.install.timeout,
+        Origin.UPGRADE: spec.upgrade.timeout,
+        Origin.ROLLBACK: spec.rollback.timeout,
+    }.get(origin)
+    return own or spec.timeout
+
+
+_NAMES: dict[type, str] = {
+    Install: "Install",
+    Upgrade: "Upgrade",
+    Rollback: "Rollback",
+    Uninstall: "Uninstall",
+    RunTests: "Test",
+    CheckHealth: "HealthCheck",
+    Adopt: "Adopt",
+    Unlock: "Unlock",
+    Prune: "Prune",
+    RunHooks: "Hook",
+}
+
+
+def _reason(action: Action, *, succeeded: bool) -> str:
+    """Flux's reasons: the action's name and how it ended."""
+    return f"{_NAMES[type(action)]}{'Succeeded' if succeeded else 'Failed'}"

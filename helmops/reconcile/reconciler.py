@@ -1,0 +1,372 @@
+"""One pass over one release, from top to bottom.
+
+A pass that finds nothing to do reads what is in memory and writes nothing. One that acts holds the
+release's Lease, looks again, and then loops: decide, note, perform, observe, remember.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from helmops.decide.conditions import conclude, conclude_blind
+from helmops.decide.events import events_between
+from helmops.decide.next_action import decide, deployed_version
+from helmops.decide.recovery import recover
+from helmops.decide.remember import (
+    hold,
+    intend,
+    note_declaration,
+    note_request,
+    remember,
+)
+from helmops.decide.state import classify
+from helmops.errors import (
+    Follows,
+    HelmopsError,
+    LeaseHeld,
+    ObjectConflict,
+    ObjectNotFound,
+    StoreError,
+)
+from helmops.model.actions import (
+    NO_REQUEST,
+    Decision,
+    Desired,
+    Done,
+    Held,
+    Install,
+    Observation,
+    ReleaseState,
+    Request,
+    RetryAfter,
+    Run,
+    Stalled,
+    Uninstall,
+    Unresolved,
+)
+from helmops.model.events import Event
+from helmops.model.records import Record
+from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.reconcile.performing import Performer
+from helmops.reconcile.ports import Clock, Helm, Journal, Leases, Notifier, Records, ReleaseStorage
+
+#: No pass does more than this; a decider that would go on for ever is stopped here.
+_MAX_ACTIONS = 40
+_LEASE_RETRY = timedelta(seconds=2)
+_CLUSTER_RETRY = timedelta(seconds=5)
+
+
+class Wanted(Protocol):
+    """What a release should be; asked once it is known which version is deployed."""
+
+    key: DeclarationKey
+    release: ReleaseId
+
+    async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
+        """Fetch, resolve and compose. What fails becomes `Unresolved`, not an exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """How a pass ended."""
+
+    record: Record
+    decision: Decision
+    done: tuple[Done, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the release is ready as declared."""
+        return self.record.is_ready()
+
+
+#: Told of each step: (declaration, line).
+Tell = Callable[[DeclarationKey, str], None]
+
+
+class Reconciler:
+    """Runs passes. One instance serves all releases; one pass per release at a time is the
+    caller's business within a process, the Lease's between processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        helm: Helm,
+        storage: ReleaseStorage,
+        performer: Performer,
+        records: Records,
+        leases: Leases,
+        journal: Journal,
+        notifier: Notifier,
+        holder: str,
+        observe_only: bool = False,
+        tell: Tell | None = None,
+        on_done: Callable[[DeclarationKey, Done], None] | None = None,
+        on_journal_error: Callable[[StoreError], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._helm = helm
+        self._storage = storage
+        self._performer = performer
+        self._records = records
+        self._leases = leases
+        self._journal = journal
+        self._notifier = notifier
+        self._holder = holder
+        self._observe_only = observe_only
+        self._tell = tell
+        self._on_done = on_done
+        self._on_journal_error = on_journal_error
+        #: The latest record of each declaration, and where it is kept.
+        self.known: dict[DeclarationKey, Record] = {}
+
+    async def load(self) -> tuple[Record, ...]:
+        """Read all records; needed once, before the first pass. Raises ClusterError."""
+        records = await self._records.load_all()
+        for record in records:
+            self.known.setdefault(record.key, record)
+        return records
+
+    async def reconcile(self, wanted: Wanted, request: Request = NO_REQUEST) -> Passed:
+        """One pass. Raises nothing but `asyncio.CancelledError`: what goes wrong is a decision."""
+        try:
+            return await self._reconcile(wanted, request)
+        except LeaseHeld as error:
+            at = self._clock.now() + _LEASE_RETRY
+            return await self._given_up(
+                wanted, RetryAfter(at, self._state_of(wanted), str(error), error.reason)
+            )
+        except HelmopsError as error:
+            if error.follows is Follows.STALLED:
+                decision: Decision = Stalled(self._state_of(wanted), str(error), error.reason)
+            else:
+                at = self._clock.now() + _CLUSTER_RETRY
+                decision = RetryAfter(at, self._state_of(wanted), str(error), error.reason)
+            return await self._given_up(wanted, decision)
+
+    async def _reconcile(self, wanted: Wanted, request: Request) -> Passed:
+        now = self._clock.now()
+        saved = await self._load(wanted)
+        base = saved or Record(key=wanted.key, release=wanted.release)
+        observed = await self._observe(wanted.release, base)
+        desired = await self._desired(wanted, observed, base)
+        record, request = note_request(note_declaration(base, desired, now), request)
+        record = recover(desired, observed, record, now)
+        decision = self._decide(desired, observed, record, (), request)
+        if isinstance(decision, Run) and not desired.is_observed_only:
+            return await self._act(wanted, desired, request, decision)
+        record = self._concluded(record, desired, decision)
+        record = await self._keep(saved, record, desired)
+        return Passed(record, decision)
+
+    async def _act(self, wanted: Wanted, desired: Desired, request: Request, first: Run) -> Passed:
+        """Under the Lease: look again, then one action after the other until there is none."""
+        release = desired.release
+        if isinstance(first.action, Install) and desired.spec.install.create_namespace:
+            await self._records.ensure_namespace(release.namespace)
+        try:
+            held = self._leases.hold(release)
+            async with held:
+                return await self._act_under_lease(wanted, desired, request)
+        except ObjectNotFound as error:
+            raise ObjectNotFound(
+                f"namespace {release.namespace} does not exist",
+                where=str(wanted.key),
+                next_step="create it, or set install.createNamespace with a targetNamespace",
+            ) from error
+
+    async def _act_under_lease(self, wanted: Wanted, desired: Desired, request: Request) -> Passed:
+        saved = await self._load(wanted)
+        base = saved or Record(key=wanted.key, release=wanted.release)
+        observed = await self._observe(desired.release, base)
+        now = self._clock.now()
+        record, request = note_request(note_declaration(base, desired, now), request)
+        record = recover(desired, observed, record, now)
+        done: list[Done] = []
+        while True:
+            decision = self._decide(desired, observed, record, done, request)
+            if len(done) >= _MAX_ACTIONS and isinstance(decision, Run):
+                at = self._clock.now() + _CLUSTER_RETRY
+                decision = RetryAfter(at, decision.state, "too many actions", "ReconcileError")
+            record = self._concluded(record, desired, decision)
+            if not isinstance(decision, Run):
+                record = await self._keep(saved, record, desired)
+                return Passed(record, decision, tuple(done))
+            action = decision.action
+            intent = intend(record, action, observed, self._clock.now(), self._holder)
+            if intent is not None:
+                # Written before helm starts: after a crash its traces are known as ours.
+                record = await self._keep(saved, intent, desired)
+                saved = record
+            self._say(wanted.key, f"{type(action).__name__}: {decision.why}")
+            outcome = await self._performer.perform(
+                action,
+                desired,
+                observed,
+                record,
+                progress=lambda line: self._say(wanted.key, line),
+            )
+            step = Done(action, outcome)
+            done.append(step)
+            if self._on_done is not None:
+                self._on_done(wanted.key, step)
+            if isinstance(action, Uninstall) and action.release != desired.release:
+                await self._forget_old_place(saved, outcome.succeeded)
+                saved = None if outcome.succeeded else saved
+            observed = await self._observe(desired.release, record)
+            record = remember(record, step, desired, observed)
+            self._say(wanted.key, _ending(step))
+            after = self._decide(desired, observed, record, done, request)
+            record = self._concluded(record, desired, after)
+            record = await self._keep(saved, record, desired)
+            saved = record
+
+    def _decide(
+        self,
+        desired: Desired,
+        observed: Observation,
+        record: Record,
+        done: list[Done] | tuple[Done, ...],
+        request: Request,
+    ) -> Decision:
+        now = self._clock.now()
+        if isinstance(desired.target, Unresolved) and desired.target.reason == "NotSupported":
+            # A field that is not acted on could mean another cluster: nothing at all is done.
+            found = classify(desired, observed, record)
+            return Stalled(found.state, desired.target.message, "NotSupported")
+        return decide(desired, observed, record, done, request, now)
+
+    def _concluded(self, record: Record, desired: Desired, decision: Decision) -> Record:
+        now = self._clock.now()
+        if isinstance(decision, Held):
+            record = hold(record, decision.hold)
+        return conclude(record, desired, decision, now)
+
+    async def _desired(self, wanted: Wanted, observed: Observation, record: Record) -> Desired:
+        desired = await wanted.desired(deployed_version(observed, record), self.known)
+        if self._observe_only and not desired.is_observed_only:
+            return replace(desired, is_observed_only=True)
+        return desired
+
+    async def _observe(self, release: ReleaseId, record: Record) -> Observation:
+        stored = await self._storage.read(release)
+        elsewhere = ()
+        if record.release != release:
+            elsewhere = (await self._storage.read(record.release)).revisions
+        return Observation(
+            revisions=stored.revisions,
+            our_helm_runs=self._helm.is_running(release),
+            elsewhere=elsewhere,
+        )
+
+    async def _load(self, wanted: Wanted) -> Record | None:
+        """The record of a declaration, wherever its release was when it was last seen."""
+        known = self.known.get(wanted.key)
+        place = known.release if known is not None and known.version else wanted.release
+        if self._observe_only:
+            return known or await self._records.load(wanted.release)
+        record = await self._records.load(place)
+        if record is None and place != wanted.release:
+            record = await self._records.load(wanted.release)
+        if record is None:
+            # Never saved (the namespace is not there yet), or somebody deleted it.
+            return known if known is not None and not known.version else None
+        if record.key != wanted.key:
+            # The declaration itself got another name or namespace; the release is the same.
+            record = record.evolve(key=wanted.key)
+        return record
+
+    async def _keep(self, saved: Record | None, record: Record, desired: Desired) -> Record:
+        """Save a changed record, and tell of the change. What is saved is told, in that order."""
+        at = self._clock.now()
+        if saved is not None and record.evolve(version=saved.version) == saved:
+            self.known[record.key] = saved
+            return saved
+        record = record.evolve(updated_at=at)
+        if not self._observe_only:
+            record = await self._save(saved, record)
+        self.known[record.key] = record
+        await self._publish(saved, record, at)
+        return record
+
+    async def _save(self, saved: Record | None, record: Record) -> Record:
+        for _ in range(5):
+            try:
+                return await self._records.save(record)
+            except ObjectNotFound:
+                return record.evolve(version="")
+            except ObjectConflict:
+                fresh = await self._records.load(record.release)
+                record = _with_what_others_said(saved, fresh, record)
+        raise ObjectConflict(
+            "the record changes faster than it can be written",
+            where=str(record.release),
+            next_step="look for another helmops on this release",
+        )
+
+    async def _publish(self, saved: Record | None, record: Record, at: datetime) -> None:
+        events: tuple[Event, ...] = events_between(saved, record, at)
+        try:
+            await self._journal.publish(record)
+            if events:
+                await self._journal.append(events)
+        except StoreError as error:
+            if self._on_journal_error is not None:
+                self._on_journal_error(error)
+        for event in events:
+            await self._notifier.send(event, record)
+
+    async def _forget_old_place(self, saved: Record | None, is_gone: bool) -> None:
+        if saved is not None and is_gone:
+            await self._records.delete(saved)
+
+    async def _given_up(self, wanted: Wanted, decision: Decision) -> Passed:
+        """A pass that could not even look: keep what is known, say why there is no more."""
+        known = self.known.get(wanted.key) or Record(key=wanted.key, release=wanted.release)
+        told = conclude_blind(known, decision, self._clock.now())
+        if told != known:
+            told = told.evolve(updated_at=self._clock.now())
+            self.known[wanted.key] = told
+            await self._publish(known, told, self._clock.now())
+        return Passed(told, decision)
+
+    def _state_of(self, wanted: Wanted) -> ReleaseState:
+        known = self.known.get(wanted.key)
+        if known is None or not known.state:
+            return ReleaseState.ABSENT
+        return ReleaseState(known.state)
+
+    def _say(self, key: DeclarationKey, line: str) -> None:
+        if self._tell is not None and line:
+            self._tell(key, line)
+
+
+def _with_what_others_said(saved: Record | None, fresh: Record | None, ours: Record) -> Record:
+    """Our record, with what a person said on the command line in the meantime.
+
+    Suspending, resuming and requests are all that others write while a pass holds the Lease.
+    """
+    if fresh is None:
+        return ours.evolve(version="")
+    merged = ours.evolve(version=fresh.version, suspended=fresh.suspended)
+    if saved is not None and fresh.accepted != saved.accepted:
+        merged = merged.evolve(accepted=fresh.accepted)
+    if saved is not None and saved.hold is not None and fresh.hold is None:
+        merged = merged.evolve(hold=None)
+    return merged
+
+
+def _ending(step: Done) -> str:
+    outcome = step.outcome
+    name = type(step.action).__name__
+    seconds = outcome.duration.total_seconds()
+    if outcome.succeeded:
+        return f"{name} done in {seconds:.1f} s" + (
+            f": {outcome.message}" if outcome.message else ""
+        )
+    return f"{name} failed after {seconds:.1f} s: {outcome.message}"
