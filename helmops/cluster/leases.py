@@ -269,27 +269,28 @@ class ClusterLeases:
 
     async def _give_back(self, release: ReleaseId, lease: dict[str, Any]) -> None:
         """Delete the lease, unless it is another's by now."""
-        name, namespace = lease_name(release), release.namespace
         try:
             async with asyncio.timeout(_RELEASE_TIMEOUT):
                 try:
-                    await self._api.delete(
-                        *_LEASE, name, namespace, resource_version=_version(lease)
-                    )
+                    await self._delete(lease)
                 except ObjectConflict:
                     # Also after a renewal that was broken off when it had been done already.
-                    found = await self._api.get(*_LEASE, name, namespace)
+                    found = await self._api.get(*_LEASE, lease_name(release), release.namespace)
                     if found is None or not self._is_ours(found):
                         return
-                    await self._api.delete(
-                        *_LEASE, name, namespace, resource_version=_version(found)
-                    )
+                    await self._delete(found)
         except (ClusterError, TimeoutError) as error:
             log.warning(
                 "could not give the lease back, it runs out by itself: %s",
                 error,
                 extra={"release": str(release)},
             )
+
+    async def _delete(self, lease: dict[str, Any]) -> None:
+        metadata = lease["metadata"]
+        await self._api.delete(
+            *_LEASE, metadata["name"], metadata["namespace"], resource_version=_version(lease)
+        )
 
 
 class _Tenure:

@@ -43,7 +43,8 @@ class FakeReferences:
         told = []
         for manifest in objects:
             metadata = manifest.get("metadata") or {}
-            namespace, name = metadata.get("namespace") or release.namespace, metadata.get("name")
+            namespace = str(metadata.get("namespace") or release.namespace)
+            name = str(metadata.get("name") or "")
             owner = self.owners.get((manifest["kind"], namespace, name))
             if owner is not None and owner != release:
                 told.append(f"{manifest['kind']} {namespace}/{name} belongs to release {owner}")
