@@ -225,6 +225,7 @@ class Http:
         sink: Sink | None = None,
         redirects: int = 10,
         verify: bool = True,
+        server_name: str = "",
     ) -> Response:
         """One exchange, whatever its status; only what is no answer at all is raised.
 
@@ -233,7 +234,7 @@ class Http:
         unpacked body; a larger one is SourceInvalid. `sink` takes the body of a 2xx answer piece by
         piece. Redirects of GET and HEAD are followed, of other methods only 307 and 308; with
         `redirects=0` they are answers. `verify=False` accepts any certificate (for checks that were
-        told so).
+        told so); `server_name` is who the certificate must be for in place of the URL's host.
 
         Raises SourceUnavailable, SourceDenied (a refused certificate or redirect), SourceInvalid.
         """
@@ -264,6 +265,7 @@ class Http:
             sink=sink,
             redirects=redirects,
             verify=verify,
+            server_name=server_name,
         )
         origin = _origin(parts)
         await self._take_slot(origin)
@@ -353,9 +355,11 @@ class _TlsIdentity:
     certificate: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
     verify: bool = True
+    #: Asked for and looked for in the certificate, where it is not the URL's host.
+    server_name: str = ""
 
     def digest(self) -> str:
-        parts = (self.ca, self.certificate, self.key, str(self.verify))
+        parts = (self.ca, self.certificate, self.key, str(self.verify), self.server_name)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def context(self) -> ssl.SSLContext:
@@ -429,6 +433,7 @@ class _Exchange:
         sink: Sink | None,
         redirects: int,
         verify: bool,
+        server_name: str,
     ) -> None:
         self._session = session
         self._method = method
@@ -453,6 +458,7 @@ class _Exchange:
         self._sink = sink
         self._redirects = redirects
         self._verify = verify
+        self._server_name = server_name
 
         self._ends_at = 0.0
         self._lock = threading.Lock()
@@ -570,6 +576,7 @@ class _Exchange:
             certificate=credentials.certificate,
             key=credentials.key,
             verify=self._verify,
+            server_name=self._server_name if same_origin(url, self._url) else "",
         )
         headers = dict(self._headers)
         authorization = _authorization(credentials)
@@ -784,8 +791,9 @@ _POOLS: Final = {"http": _PlainPool, "https": _TlsPool}
 class _Adapter(requests.adapters.HTTPAdapter):
     """Connections with our own TLS context, made once, instead of files named per request."""
 
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
+    def __init__(self, context: ssl.SSLContext, connections: int, server_name: str) -> None:
         self._context = context
+        self._server_name = server_name
         super().__init__(pool_connections=64, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -801,7 +809,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> tuple[Any, Any]:
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._context}
+        return host, {"ssl_context": self._context, "server_hostname": self._server_name or None}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """All of that is in the context."""
@@ -812,7 +820,7 @@ def _new_session(identity: _TlsIdentity, connections: int) -> requests.Session:
     session.trust_env = False  # no netrc; proxies are looked up for each request
     session.headers = requests.structures.CaseInsensitiveDict({"Accept-Encoding": "gzip"})
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _Adapter(identity.context(), connections)
+    adapter = _Adapter(identity.context(), connections, identity.server_name)
     for prefix in ("https://", "http://"):
         session.mount(prefix, adapter)
     return session
