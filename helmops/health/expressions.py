@@ -64,11 +64,18 @@ class CustomRules:
                 current=compile_expression(declared.current),
             )
 
+    def cover(self, object_: Object) -> bool:
+        """Whether there is a rule for this object."""
+        return self._rule_for(object_) is not None
+
     def assess(self, object_: Object) -> Health | None:
         """The health by these rules; None where none of them is for this object."""
-        group, kind = group_of(text(object_, "apiVersion")), text(object_, "kind")
-        rule = self._rules.get((group, kind)) or self._rules.get((group, ""))
+        rule = self._rule_for(object_)
         return rule.assess(object_) if rule else None
+
+    def _rule_for(self, object_: Object) -> _Rule | None:
+        group, kind = group_of(text(object_, "apiVersion")), text(object_, "kind")
+        return self._rules.get((group, kind)) or self._rules.get((group, ""))
 
 
 def _optional(expression: str) -> Expression | None:

@@ -1,0 +1,72 @@
+"""`ReleaseChecks` meets the port `Checks`: readiness and the checks of policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from helmops.checks.cel import CelProbe
+from helmops.checks.http import HttpProbe
+from helmops.checks.readiness import Readiness
+from helmops.checks.runner import Probe, run_check
+from helmops.checks.surroundings import Clock, Cluster, Progress
+from helmops.errors import NotSupported
+from helmops.http import Http
+from helmops.model.credentials import HttpCredentials
+from helmops.model.declarations import HealthCheckExpr, PolicyCheck
+from helmops.model.health import CheckResult
+from helmops.model.releases import ReleaseId
+
+
+class ReleaseChecks:
+    """Checks against one cluster. `at_once` bounds readiness reads over all releases."""
+
+    def __init__(self, cluster: Cluster, http: Http, clock: Clock, *, at_once: int = 8) -> None:
+        self._cluster = cluster
+        self._http = http
+        self._clock = clock
+        self._readiness = Readiness(cluster, clock, at_once=at_once)
+
+    async def readiness(
+        self,
+        release: ReleaseId,
+        objects: Sequence[Mapping[str, Any]],
+        expressions: Sequence[HealthCheckExpr],
+        *,
+        timeout: timedelta,
+        progress: Progress | None = None,
+    ) -> CheckResult:
+        """Wait until all objects are Current; fails at once on one that is Failed, or at the
+        timeout with the objects that are not. Raises ExpressionError, ClusterError.
+        """
+        return await self._readiness.wait(
+            release, objects, expressions, timeout=timeout, progress=progress
+        )
+
+    async def policy_check(
+        self,
+        check: PolicyCheck,
+        release: ReleaseId,
+        objects: Sequence[Mapping[str, Any]],
+        credentials: HttpCredentials,
+        *,
+        progress: Progress | None = None,
+    ) -> CheckResult:
+        """Run one check of a policy with its interval, timeout and thresholds. Raises NotSupported,
+        ExpressionError, ClusterError; a failed check is a result, not an exception.
+        """
+        probe = self._probe(check, release, credentials)
+        return await run_check(check, probe, self._clock, progress)
+
+    def _probe(self, check: PolicyCheck, release: ReleaseId, credentials: HttpCredentials) -> Probe:
+        if check.http:
+            return HttpProbe(self._http, check.http, release, credentials)
+        if check.cel:
+            return CelProbe(self._cluster, check.cel, release)
+        kind = "prometheus" if check.prometheus else "job"
+        raise NotSupported(
+            f"the check {check.name} is of the kind `{kind}`, which helmops does not run yet",
+            next_step="use `http` or `cel`",
+            field=f"spec.verify.checks.{kind}",
+        )
