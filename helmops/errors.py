@@ -22,6 +22,8 @@
     │   ├── HelmUnavailable         no usable helm binary                          stalled
     │   ├── HelmTimeout             past our hard deadline, helm was stopped       retry
     │   ├── HelmCancelled           stopped by us or by a signal                   retry
+    │   ├── HelmUnreachable         helm got no answer from the API server         retry
+    │   ├── HelmDenied              the API server told helm 401 or 403            stalled
     │   ├── HelmWaitTimeout         helm's own wait ran out                        retry
     │   ├── ReleaseLocked           another operation is in progress               wait
     │   ├── ReleaseNotFound         helm knows no such release or revision         retry
@@ -231,6 +233,19 @@ class HelmTimeout(HelmError):
 
 class HelmCancelled(HelmError):
     """helm was stopped, by us or by a signal."""
+
+
+class HelmUnreachable(HelmError):
+    """helm got no answer from the API server."""
+
+    reason = "ClusterUnreachable"
+
+
+class HelmDenied(HelmError):
+    """The API server told helm 401 or 403."""
+
+    reason = "AccessDenied"
+    follows = Follows.STALLED
 
 
 class HelmWaitTimeout(HelmError):

@@ -244,10 +244,11 @@ class StoredRevision:
         }
 
     def as_revision(self) -> Revision:
+        body = self.body()
         return Revision(
             number=self.number,
             status=self.status,
-            digest=revision_digest(self.body()),
+            digest=revision_digest(body["chart"], body["config"], body["manifest"], body["hooks"]),
             chart_name=self.chart.name,
             chart_version=self.chart.version,
             app_version=self.chart.app_version,
