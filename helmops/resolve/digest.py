@@ -72,17 +72,10 @@ def revision_digest(
     )
 
 
-#: What Helm's hooks have beside `last_run`. `weight` 0 is left out by Helm where it is the default.
-_HOOK_FIELDS = (
-    "name",
-    "kind",
-    "path",
-    "manifest",
-    "events",
-    "weight",
-    "delete_policies",
-    "output_log_policies",
-)
+#: What identifies a hook. `weight` 0 is left out by Helm where it is the default. Its policies are
+#: not here: helm writes the default ones into the record when it runs a hook that names none, and
+#: those that are named are in the manifest's annotations.
+_HOOK_FIELDS = ("name", "kind", "path", "manifest", "events", "weight")
 
 
 def _hook_template(hook: Mapping[str, Any]) -> Any:
