@@ -45,6 +45,7 @@ from helmops.model.declarations.helm_release import (
     ValuesReference,
     WaitStrategy,
 )
+from helmops.model.declarations.kinds import KINDS
 from helmops.model.declarations.notification import (
     Alert,
     AlertSpec,
@@ -75,6 +76,7 @@ from helmops.model.declarations.policy import (
     VerifyPolicy,
     Webhook,
 )
+from helmops.model.declarations.schemas import json_schemas
 from helmops.model.declarations.sources import (
     Bucket,
     BucketSpec,
@@ -89,25 +91,6 @@ from helmops.model.declarations.sources import (
     OCIRepositorySpec,
     Source,
 )
-
-#: The kinds that are read, by name.
-KINDS: dict[str, type[Resource]] = {
-    model.__name__: model
-    for model in (
-        HelmRelease,
-        HelmRepository,
-        GitRepository,
-        OCIRepository,
-        HelmChart,
-        Bucket,
-        ConfigMap,
-        Secret,
-        Alert,
-        Provider,
-        Receiver,
-        ReleasePolicy,
-    )
-}
 
 __all__ = [
     "KINDS",
@@ -184,6 +167,7 @@ __all__ = [
     "WaitStrategy",
     "Webhook",
     "format_duration",
+    "json_schemas",
     "parse_duration",
     "with_defaults",
 ]

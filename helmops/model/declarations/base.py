@@ -132,7 +132,8 @@ class Model(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         hide_input_in_errors=True,
-        ser_json_timedelta="iso8601",
+        # Most commands need few of the models: build each when it is first used.
+        defer_build=True,
     )
 
     @model_validator(mode="before")

@@ -6,6 +6,7 @@ absent; `helmops.model.declarations.defaults.with_defaults` fills it.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -25,6 +26,10 @@ from helmops.model.declarations.base import (
     TextMap,
     refuse,
 )
+from helmops.model.releases import ReleaseId
+
+#: Helm's own limit.
+_LONGEST_RELEASE_NAME = 53
 
 CrdsPolicy = Literal["Skip", "Create", "CreateReplace"]
 ServerSideApply = Literal["enabled", "disabled", "auto"]
@@ -588,3 +593,18 @@ class HelmRelease(Resource):
     versions: ClassVar[tuple[str, ...]] = ("v2",)
 
     spec: HelmReleaseSpec = Field(description="What the release should be.")
+
+    @property
+    def release_id(self) -> ReleaseId:
+        """What helm knows the release by.
+
+        As in Flux (`release.ShortenName`): a name beyond 53 characters is cut to 40, with 12
+        digits of its SHA-256 behind it.
+        """
+        spec = self.spec
+        name = spec.release_name or "-".join(
+            part for part in (spec.target_namespace, self.metadata.name) if part
+        )
+        if len(name) > _LONGEST_RELEASE_NAME:
+            name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        return ReleaseId(spec.target_namespace or self.metadata.namespace, name)

@@ -1,0 +1,147 @@
+"""Fields that are understood and not acted on yet: ignoring one could do harm.
+
+Accepted without effect, because nothing follows from them: `persistentClient`,
+`rollback.recreate`, `chart.metadata`, `HelmRepository.accessFrom`, `postRenderStrategy` without
+`postRenderers`, `driftDetection` with mode `disabled`, `Provider.interval`, events of kinds other
+than HelmRelease in an Alert. What a helm version has no flag for is the helm adapter's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from helmops.model.declarations.base import Resource
+from helmops.model.declarations.helm_release import HelmRelease, HelmReleaseSpec
+from helmops.model.declarations.notification import Provider, ProviderSpec, Receiver
+from helmops.model.declarations.policy import ReleasePolicy, ReleasePolicySpec
+from helmops.model.declarations.sources import (
+    Bucket,
+    GitRepository,
+    GitRepositorySpec,
+    HelmChart,
+    HelmRepository,
+    HelmRepositorySpec,
+    OCIRepository,
+)
+from helmops.model.documents import Path
+
+#: A place in a document and what about it is not acted on.
+Unsupported = tuple[Path, str]
+
+
+def unsupported_places(resource: Resource) -> Iterator[Unsupported]:
+    """Every place of a declaration that is not acted on yet, in the order of the document."""
+    match resource:
+        case HelmRelease():
+            for path, what in _of_release(resource):
+                yield ("spec", *path), what
+        case HelmRepository():
+            yield from _under_spec(_of_helm_repository(resource.spec))
+        case GitRepository():
+            yield from _under_spec(_of_git_repository(resource.spec))
+        case ReleasePolicy():
+            yield from _under_spec(_of_policy(resource.spec))
+        case Provider():
+            yield from _under_spec(_of_provider(resource.spec))
+        case Bucket() | OCIRepository() | HelmChart() | Receiver():
+            yield ("kind",), f"{resource.kind} is not acted on yet"
+        case _:
+            return
+
+
+def _under_spec(places: Iterator[Unsupported]) -> Iterator[Unsupported]:
+    for path, what in places:
+        yield ("spec", *path), what
+
+
+def _set_fields(places: dict[Path, object]) -> Iterator[Unsupported]:
+    for path, value in places.items():
+        if value:
+            yield path, "not acted on yet"
+
+
+def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
+    spec = release.spec
+    yield from _set_fields(
+        {
+            ("chartRef",): spec.chart_ref,
+            ("serviceAccountName",): spec.service_account_name,
+            ("kubeConfig",): spec.kube_config,
+            ("commonMetadata",): spec.common_metadata
+            and (spec.common_metadata.labels or spec.common_metadata.annotations),
+        }
+    )
+    if any(step.kustomize for step in spec.post_renderers):
+        yield ("postRenderers",), "not acted on yet"
+    if spec.chart is not None:
+        yield from _of_chart(spec)
+    release_namespace = spec.target_namespace or release.metadata.namespace
+    if spec.storage_namespace not in (None, release_namespace):
+        yield (
+            ("storageNamespace",),
+            f"helm keeps its storage in the release's namespace, here `{release_namespace}`",
+        )
+    if spec.drift_detection is not None and spec.drift_detection.mode != "disabled":
+        yield ("driftDetection", "mode"), f"`{spec.drift_detection.mode}` is not acted on yet"
+    if spec.install.crds == "CreateReplace":
+        yield ("install", "crds"), "`CreateReplace` is not acted on yet, `Create` and `Skip` are"
+    if spec.upgrade.crds not in (None, "Skip"):
+        yield ("upgrade", "crds"), f"`{spec.upgrade.crds}` is not acted on yet, `Skip` is"
+
+
+def _of_chart(spec: HelmReleaseSpec) -> Iterator[Unsupported]:
+    assert spec.chart is not None
+    chart = spec.chart.spec
+    if chart.source_ref.kind == "Bucket":
+        yield ("chart", "spec", "sourceRef", "kind"), "`Bucket` is not acted on yet"
+    if chart.source_ref.kind == "HelmRepository" and chart.values_files:
+        yield ("chart", "spec", "valuesFiles"), "only for charts from Git and directories so far"
+    if chart.verify is not None:
+        yield ("chart", "spec", "verify"), "not acted on yet"
+
+
+def _of_helm_repository(spec: HelmRepositorySpec) -> Iterator[Unsupported]:
+    if spec.type == "oci":
+        yield ("type",), "`oci` is not acted on yet"
+    if spec.url.startswith("oci://"):
+        yield ("url",), "charts from registries are not acted on yet"
+    if spec.provider != "generic":
+        yield ("provider",), f"`{spec.provider}` is not acted on yet"
+
+
+def _of_git_repository(spec: GitRepositorySpec) -> Iterator[Unsupported]:
+    if spec.provider != "generic":
+        yield ("provider",), f"`{spec.provider}` is not acted on yet"
+    yield from _set_fields(
+        {
+            ("serviceAccountName",): spec.service_account_name,
+            ("verify",): spec.verify,
+            ("proxySecretRef",): spec.proxy_secret_ref,
+            ("ignore",): spec.ignore,
+            ("recurseSubmodules",): spec.recurse_submodules,
+            ("include",): spec.include,
+            ("sparseCheckout",): spec.sparse_checkout,
+        }
+    )
+
+
+def _of_policy(spec: ReleasePolicySpec) -> Iterator[Unsupported]:
+    if spec.out_of_band != "hold":
+        yield ("outOfBand",), f"`{spec.out_of_band}` is not acted on yet, `hold` is"
+    for position, check in enumerate(spec.verify.checks):
+        for name, given in (("prometheus", check.prometheus), ("job", check.job)):
+            if given is not None:
+                yield ("verify", "checks", position, name), "not acted on yet"
+
+
+def _of_provider(spec: ProviderSpec) -> Iterator[Unsupported]:
+    if spec.type not in ("generic", "generic-hmac"):
+        yield ("type",), f"`{spec.type}` is not acted on yet, `generic` and `generic-hmac` are"
+    yield from _set_fields(
+        {
+            ("proxySecretRef",): spec.proxy_secret_ref,
+            ("proxy",): spec.proxy,
+            ("serviceAccountName",): spec.service_account_name,
+            ("commitStatusExpr",): spec.commit_status_expr,
+        }
+    )
