@@ -1,8 +1,12 @@
 """`python -m devcluster`: a local Kubernetes API server for tests and the demo."""
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 from devcluster import binaries, cluster, paths, tools
@@ -34,6 +38,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dir", type=Path, help="its folder, instead of one by its name")
         if name == "down":
             command.add_argument("--delete", action="store_true", help="remove its data too")
+    for name, run, summary in (
+        ("serve-charts", _serve_charts, "serve a folder of chart folders, until Ctrl-C"),
+        ("serve-git", _serve_git, "serve a folder as a Git repository, until Ctrl-C"),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=run)
+        command.add_argument("folder", type=Path)
+        command.add_argument("--port", type=int, default=0, help="default: any free one")
     command = commands.add_parser(
         "tools", help="print the paths of helm, helm3 and kubectl, as JSON"
     )
@@ -91,6 +103,33 @@ def _tools(options: argparse.Namespace) -> int:
     found = {name: str(path) for name, path in tools.find_all(_say).items()}
     print(json.dumps(found, indent=2))
     return 0
+
+
+def _serve_charts(options: argparse.Namespace) -> int:
+    from devcluster.chart_server import ChartRepository
+
+    with ChartRepository(options.folder, live=True, port=options.port) as repository:
+        _serve(repository.url)
+    return 0
+
+
+def _serve_git(options: argparse.Namespace) -> int:
+    from devcluster.git_server import GitHttpServer, GitRepository
+
+    with tempfile.TemporaryDirectory(prefix="helmops-git-") as name:
+        repository = GitRepository(Path(name), options.folder.resolve().name)
+        repository.commit_folder(options.folder)
+        with GitHttpServer(Path(name), port=options.port) as server:
+            _serve(f"{server.url(repository)}\n{repository.work}")
+    return 0
+
+
+def _serve(where: str) -> None:
+    """Print where, then go on until Ctrl-C or `kill`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(where, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 Whatever test uses one of these is marked `e2e` by itself.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,13 @@ sys.path.insert(0, str(ROOT))
 
 from devcluster import cluster as devcluster  # noqa: E402
 from devcluster import paths, tools  # noqa: E402
+from devcluster.certificates import Authority  # noqa: E402
+from devcluster.chart_server import ChartRepository  # noqa: E402
+from devcluster.errors import ToolMissingError  # noqa: E402
+from devcluster.git_server import GitHttpServer, GitRepository, GitSshServer  # noqa: E402
 
 CHARTS = ROOT / "fixtures" / "charts"
-_REAL_PARTS = {"cluster", "private_cluster", "_tools"}
+_REAL_PARTS = {"cluster", "private_cluster", "_tools", "serve_charts", "git_repository"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -165,3 +171,59 @@ def helm(request: pytest.FixtureRequest, _tools: dict[str, Path]) -> Path:
 def charts() -> Path:
     """The folder of our own charts."""
     return CHARTS
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority of the tests' own, which nobody trusts unless told to."""
+    return Authority.create(tmp_path_factory.mktemp("authority"), "helmops tests")
+
+
+@pytest.fixture
+def serve_charts() -> Iterator[Callable[..., ChartRepository]]:
+    """Starts chart repositories of our own charts; the options are ChartRepository's.
+
+    For TLS: `serve_charts(tls=authority.issue("server"), client_ca=authority.certificate)`.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def serve(**options: Any) -> ChartRepository:
+            return stack.enter_context(ChartRepository(CHARTS, **options))
+
+        yield serve
+
+
+@pytest.fixture
+def chart_repository(serve_charts: Callable[..., ChartRepository]) -> ChartRepository:
+    """A chart repository with each of our charts as 1.0.0; `publish` more, `server.fail` it."""
+    repository = serve_charts()
+    repository.publish_all()
+    return repository
+
+
+@pytest.fixture
+def git_repository(tmp_path: Path) -> GitRepository:
+    """An empty Git repository; `commit` to it, clone it from its `file_url`."""
+    return GitRepository(tmp_path / "git")
+
+
+@pytest.fixture
+def serve_git(tmp_path: Path) -> Iterator[Callable[..., GitHttpServer]]:
+    """Serves the folder of `git_repository` by `git http-backend`; options as LoopbackServer's."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(**options: Any) -> GitHttpServer:
+            return stack.enter_context(GitHttpServer(tmp_path / "git", **options))
+
+        yield serve
+
+
+@pytest.fixture
+def git_over_ssh(tmp_path: Path) -> Iterator[GitSshServer]:
+    """OpenSSH's server over the folder of `git_repository`; skips where it is not installed."""
+    try:
+        server = GitSshServer(tmp_path / "git", tmp_path / "ssh")
+    except ToolMissingError as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
