@@ -12,7 +12,7 @@ from helmops.model.expression import compile_expression
 
 log = logging.getLogger(__name__)
 
-#: CEL's `matches` is RE2, the language of Flux's patterns: exact, and never slow as backtracking is.
+#: CEL's `matches` is RE2, the language of Flux's patterns, and never backtracks.
 _MATCHES = "message.matches(pattern)"
 _TYPES = {"message": "string", "pattern": "string"}
 

@@ -132,38 +132,43 @@ class WebhookNotifier:
         letters = self._waiting.setdefault(key, deque())
         letters.append(letter)
         if len(letters) > QUEUE_SIZE:
-            letters.popleft()
+            del letters[1]  # the first is being sent
             log.warning(
                 "too many notifications wait for Provider %s, the oldest is dropped",
                 key,
                 extra={"action": "notify", "provider": str(key)},
             )
         if key not in self._senders:
-            sender = asyncio.create_task(self._send_all(key, letters), name=f"notify {key}")
-            self._senders[key] = sender
-            sender.add_done_callback(lambda _: self._senders.pop(key, None))
+            self._senders[key] = asyncio.create_task(
+                self._send_all(key, letters), name=f"notify {key}"
+            )
 
     async def _send_all(self, key: DeclarationKey, letters: deque[_Letter]) -> None:
         """Send until nothing waits; a letter stays in the queue until it was taken or given up."""
-        while letters:
-            letter = letters[0]
-            try:
-                await self._deliver(key, letter)
-            except HelmopsError as error:
-                log.error(
-                    "a notification was not taken: %s",
-                    error,
-                    extra={
-                        "action": "notify",
-                        "provider": str(key),
-                        "release": str(letter.event.key),
-                        "reason": letter.event.reason,
-                    },
-                )
-            except Exception:
-                log.exception("a notification failed", extra={"provider": str(key)})
-            if letters and letters[0] is letter:
+        try:
+            while letters:
+                await self._send_one(key, letters[0])
                 letters.popleft()
+        finally:
+            # At once with the last look at the queue, so that no letter comes in between.
+            del self._senders[key]
+
+    async def _send_one(self, key: DeclarationKey, letter: _Letter) -> None:
+        try:
+            await self._deliver(key, letter)
+        except HelmopsError as error:
+            log.error(
+                "a notification was not taken: %s",
+                error,
+                extra={
+                    "action": "notify",
+                    "provider": str(key),
+                    "release": str(letter.event.key),
+                    "reason": letter.event.reason,
+                },
+            )
+        except Exception:
+            log.exception("a notification failed", extra={"provider": str(key)})
 
     async def _deliver(self, key: DeclarationKey, letter: _Letter) -> None:
         """Send one letter, trying again while that may help."""
