@@ -46,10 +46,13 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         command.add_argument("folder", type=Path)
         command.add_argument("--port", type=int, default=0, help="default: any free one")
-    command = commands.add_parser(
-        "tools", help="print the paths of helm, helm3 and kubectl, as JSON"
-    )
+    summary = "print the paths of helm, helm3 and kubectl as JSON, or of one of them as it is"
+    command = commands.add_parser("tools", help=summary, description=summary)
     command.set_defaults(run=_tools)
+    command.add_argument("name", nargs="?", choices=[tool.name for tool in tools.TOOLS])
+    summary = "fetch or build every program that is missing"
+    command = commands.add_parser("programs", help=summary, description=summary)
+    command.set_defaults(run=_programs)
     return parser
 
 
@@ -100,8 +103,18 @@ def _kubeconfig(options: argparse.Namespace) -> int:
 
 
 def _tools(options: argparse.Namespace) -> int:
+    for tool in tools.TOOLS:
+        if tool.name == options.name:
+            print(tool.find(_say))
+            return 0
     found = {name: str(path) for name, path in tools.find_all(_say).items()}
     print(json.dumps(found, indent=2))
+    return 0
+
+
+def _programs(options: argparse.Namespace) -> int:
+    tools.find_all(_say)
+    binaries.control_plane(_say)
     return 0
 
 

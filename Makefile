@@ -1,0 +1,69 @@
+# Two commands for a fresh machine:
+#
+#   make demo    the main job, on a real API server of your own
+#   make test    every test
+#
+# Each sets up what it needs: a virtual environment in .venv, and, once, the control plane of the
+# local cluster, which is built from pinned Go modules into ~/.cache/helmops (some ten minutes).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# The demo's cluster; one is made on loopback unless one is named.
+CONTEXT ?=
+# More for pytest, as in: make test PYTEST="-k rollback"
+PYTEST ?=
+
+.PHONY: help demo test test-long check format docs bench cluster-up cluster-down programs clean
+
+help: ## show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/setup
+	@scripts/setup
+
+# Before anything is timed or tested: what is missing is fetched or built here, with its progress.
+programs: $(INSTALLED)
+	@$(BIN)/python -m devcluster programs
+
+demo: programs ## the main job: install, upgrade, a broken version, the rollback (CONTEXT=... for your cluster)
+	@HELMOPS_HELM="$${HELMOPS_HELM:-$$($(BIN)/python -m devcluster tools helm)}" \
+		$(BIN)/helmops demo $(if $(CONTEXT),--context '$(CONTEXT)')
+
+test: programs ## every test but the slow ones
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
+
+test-long: programs ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow $(PYTEST)
+
+check: $(INSTALLED) ## lint, format, types, imports between rooms, generated documentation
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.reference --check
+
+format: $(INSTALLED) ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+docs: $(INSTALLED) ## write the generated parts of docs/
+	$(BIN)/python -m scripts.reference
+
+bench: programs ## the table of benchmarks, beside helm in the same run
+	@$(BIN)/python -m benchmarks
+
+cluster-up: programs ## a local cluster for development; prints its KUBECONFIG
+	@$(BIN)/python -m devcluster up
+
+cluster-down: $(INSTALLED) ## stop it
+	@$(BIN)/python -m devcluster down
+
+clean: ## remove .venv and what tools left in the checkout; built programs stay in ~/.cache/helmops
+	rm -rf .venv build dist .run *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
