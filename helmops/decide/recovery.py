@@ -12,7 +12,7 @@ from datetime import datetime
 
 from helmops.decide.remember import rolled_back_by_hand, snapshot_of
 from helmops.model.actions import Desired, Observation
-from helmops.model.records import InFlight, Origin, Proof, Record
+from helmops.model.records import Attempt, InFlight, Origin, Proof, Record
 from helmops.model.releases import HelmStatus, Revision
 
 #: So many broken-off attempts in a row count as a failure of the release: something about it kills
@@ -56,6 +56,20 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
         interruptions=interruptions,
         accepted="",
     )
+    if origin is not Origin.ROLLBACK:
+        recovered = recovered.evolve(
+            attempt=Attempt(
+                action=origin,
+                generation=record.generation,
+                chart_version=note.chart_version,
+                artifact_digest=note.artifact_digest,
+                artifact_revision=note.chart_version,
+                config_digest=note.config_digest,
+                at=now,
+                seconds=(now - note.at).total_seconds(),
+                changed_storage=True,
+            )
+        )
     if note.by_hand:
         recovered = recovered.evolve(hold=rolled_back_by_hand(record, note.target_digest, now))
     if not succeeded and interruptions >= MAX_INTERRUPTIONS:

@@ -17,8 +17,8 @@ def classify(desired: Desired, observed: Observation, record: Record) -> Classif
     """Compare what is wanted with what is stored and remembered.
 
     Computational only. Each rule has its reason above it; the order is the design's, with one
-    addition: what a rollback restored is checked and tested before it is compared with the
-    declaration, which it cannot match.
+    addition: what a rollback restored, or what was taken over, is checked before it is compared
+    with the declaration.
     """
     # Nothing else matters for a release that somebody asked to leave alone.
     if desired.spec.suspend:
@@ -60,9 +60,11 @@ def classify(desired: Desired, observed: Observation, record: Record) -> Classif
             ReleaseState.FAILED, f"revision {head.number} failed: {known.message or 'no reason'}"
         )
 
-    was_restored = known.origin is Origin.ROLLBACK
+    # What was restored or taken over is looked at before it is changed: it may be what the next
+    # failure goes back to.
+    is_baseline = known.origin in (Origin.ROLLBACK, Origin.ADOPT)
     difference = difference_to_target(desired, head, known)
-    if difference and not was_restored:
+    if difference and not is_baseline:
         return Classified(ReleaseState.OUT_OF_SYNC, difference)
     if known.health is Proof.PENDING:
         return Classified(ReleaseState.UNCHECKED, f"revision {head.number} was not checked yet")

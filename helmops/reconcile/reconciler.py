@@ -49,7 +49,7 @@ from helmops.model.actions import (
 )
 from helmops.model.events import Event
 from helmops.model.records import Record
-from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.model.releases import DeclarationKey, ReleaseId, Revision
 from helmops.reconcile.performing import Performer
 from helmops.reconcile.ports import Clock, Helm, Journal, Leases, Notifier, Records, ReleaseStorage
 
@@ -220,6 +220,7 @@ class Reconciler:
                 saved = None if outcome.succeeded else saved
             observed = await self._observe(desired.release, record)
             record = remember(record, step, desired, observed)
+            record = recover(desired, observed, record, self._clock.now())
             self._say(wanted.key, _ending(step))
             after = self._decide(desired, observed, record, done, request)
             record = self._concluded(record, desired, after)
@@ -255,7 +256,7 @@ class Reconciler:
 
     async def _observe(self, release: ReleaseId, record: Record) -> Observation:
         stored = await self._storage.read(release)
-        elsewhere = ()
+        elsewhere: tuple[Revision, ...] = ()
         if record.release != release:
             elsewhere = (await self._storage.read(record.release)).revisions
         return Observation(
