@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from helmops.model.declarations.base import Resource
-from helmops.model.declarations.helm_release import HelmRelease, HelmReleaseSpec
+from helmops.model.declarations.helm_release import ChartTemplateSpec, HelmRelease
 from helmops.model.declarations.notification import Provider, ProviderSpec, Receiver
 from helmops.model.declarations.policy import ReleasePolicy, ReleasePolicySpec
 from helmops.model.declarations.sources import (
@@ -74,7 +74,7 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
     if any(step.kustomize for step in spec.post_renderers):
         yield ("postRenderers",), "not acted on yet"
     if spec.chart is not None:
-        yield from _of_chart(spec)
+        yield from _of_chart(spec.chart.spec)
     release_namespace = spec.target_namespace or release.metadata.namespace
     if spec.storage_namespace not in (None, release_namespace):
         yield (
@@ -89,9 +89,7 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
         yield ("upgrade", "crds"), f"`{spec.upgrade.crds}` is not acted on yet, `Skip` is"
 
 
-def _of_chart(spec: HelmReleaseSpec) -> Iterator[Unsupported]:
-    assert spec.chart is not None
-    chart = spec.chart.spec
+def _of_chart(chart: ChartTemplateSpec) -> Iterator[Unsupported]:
     if chart.source_ref.kind == "Bucket":
         yield ("chart", "spec", "sourceRef", "kind"), "`Bucket` is not acted on yet"
     if chart.source_ref.kind == "HelmRepository" and chart.values_files:

@@ -30,7 +30,8 @@ _ONLY_OURS = {"HelmRelease", "HelmRepository", "ReleasePolicy"}
 class Identity:
     """What a document says that it is, as far as it can be read.
 
-    `name` is empty where there is none; `model` is None for kinds that are not read.
+    `name` is empty where there is none; `model` is None for kinds that are not read. Where it is
+    not `is_certain`, the document may be another than it seems.
     """
 
     group: str
@@ -39,6 +40,7 @@ class Identity:
     namespace: str
     name: str
     model: type[Resource] | None = None
+    is_certain: bool = True
 
     @property
     def key(self) -> DeclarationKey:
@@ -59,13 +61,15 @@ def identify(document: Document, default_namespace: str) -> Identity:
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     model = KINDS.get(kind)
+    name, namespace = metadata.get("name"), metadata.get("namespace")
     return Identity(
         group=group,
         version=version,
         kind=kind,
-        namespace=_text(metadata.get("namespace")) or default_namespace,
-        name=_text(metadata.get("name")),
+        namespace=_text(namespace) or default_namespace,
+        name=_text(name),
         model=model if model is not None and model.api_group == group else None,
+        is_certain=bool(_text(name)) and isinstance(namespace, str | None) and kind in KINDS,
     )
 
 
@@ -113,16 +117,14 @@ def check_identity(document: Document, identity: Identity) -> DeclarationError |
 
 
 def validate(
-    document: Document, identity: Identity
+    document: Document, model: type[Resource], namespace: str
 ) -> tuple[Resource | None, tuple[DeclarationError, ...]]:
-    """The declaration, or all that is wrong with it."""
-    assert identity.model is not None
-    data = with_namespace(document.data, identity.namespace)
+    """The declaration, or all that is wrong with it; `namespace` is for one that names none."""
     try:
-        return identity.model.model_validate(data), ()
+        return model.model_validate(with_namespace(document.data, namespace)), ()
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        return None, tuple(_explain(identity.model, document, detail) for detail in details)
+        return None, tuple(_explain(model, document, detail) for detail in details)
 
 
 def with_namespace(data: dict[str, Any], namespace: str) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def _explain(model: type[Resource], document: Document, detail: ErrorDetails) ->
         what, next_step = "unknown field", _did_you_mean(name, fields)
         if not next_step:
             elsewhere = sorted(_paths_of(model, name))[:3]
-            next_step = f"did you mean {_listed(elsewhere)}?" if elsewhere else ""
+            next_step = f"did you mean {_listed(elsewhere, ' or ')}?" if elsewhere else ""
     elif kind == "missing":
         what, next_step = "required and missing", ""
         given = _value_at(document.data, path[:-1])

@@ -1,0 +1,223 @@
+"""All that is declared at one moment, with everything that is wrong with it.
+
+Two rules keep a mistake small. A release that has an error, stands in a file that has one, or whose
+policy cannot be known, is `untouched`: neither changed nor taken for removed. And where a file
+could not be read to its end, the set is not `complete`: nothing that is missing in it counts as
+removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar
+
+from helmops.errors import DeclarationError, NotSupported, SourceMissing
+from helmops.model.declarations import (
+    Alert,
+    ConfigMap,
+    HelmRelease,
+    Provider,
+    Receiver,
+    ReleasePolicy,
+    ReleasePolicySpec,
+    Resource,
+    Secret,
+    Source,
+)
+from helmops.model.declarations.unsupported import unsupported_places
+from helmops.model.declarations.validation import with_namespace
+from helmops.model.documents import Document, Path, dotted
+from helmops.model.releases import DeclarationKey
+
+R = TypeVar("R", bound=Resource, covariant=True)
+
+#: Kind and key of a declaration.
+KindKey = tuple[str, DeclarationKey]
+
+#: The parts of a policy that only one policy may set for a release.
+SECTIONS: Final = ("mode", "prune", "out_of_band", "upgrade", "verify", "remediation")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that may hold declarations.
+
+    `path` is what people are shown, unique among the files. `location` is where the file lies
+    (absolute), for references to files beside it, and `root` the directory that these must not
+    leave; both empty where there is no such place. `error` says why there is no text.
+    """
+
+    path: str
+    text: str = field(default="", repr=False)
+    location: str = ""
+    root: str = ""
+    error: DeclarationError | None = None
+
+
+@dataclass(frozen=True)
+class Declared(Generic[R]):
+    """A declaration and where it stands."""
+
+    resource: R
+    document: Document = field(repr=False)
+    file: SourceFile = field(repr=False)
+
+    @property
+    def key(self) -> DeclarationKey:
+        """Namespace and name."""
+        return self.resource.key
+
+    @property
+    def where(self) -> str:
+        """`file:line` of its beginning."""
+        return self.document.where
+
+    def where_is(self, path: Path) -> str:
+        """`file:line` of the field at a path, as `("spec", "chart")`."""
+        return self.document.where_is(path)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The document as it was written, its namespace filled in. May hold secrets."""
+        return with_namespace(self.document.data, self.key.namespace)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of what is declared; it changes when a person changes the meaning of the
+        declaration, not with comments, order of keys, labels, annotations or status.
+        """
+        said = {k: v for k, v in self.document.data.items() if k not in ("metadata", "status")}
+        text = json.dumps([str(self.key), said], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class DeclarationSet:
+    """Everything declared, by key. Reading of it is `read_declarations`."""
+
+    releases: Mapping[DeclarationKey, Declared[HelmRelease]] = field(default_factory=_nothing)
+    sources: Mapping[KindKey, Declared[Source]] = field(default_factory=_nothing)
+    policies: Mapping[DeclarationKey, Declared[ReleasePolicy]] = field(default_factory=_nothing)
+    config_maps: Mapping[DeclarationKey, Declared[ConfigMap]] = field(default_factory=_nothing)
+    secrets: Mapping[DeclarationKey, Declared[Secret]] = field(default_factory=_nothing)
+    alerts: Mapping[DeclarationKey, Declared[Alert]] = field(default_factory=_nothing)
+    providers: Mapping[DeclarationKey, Declared[Provider]] = field(default_factory=_nothing)
+    receivers: Mapping[DeclarationKey, Declared[Receiver]] = field(default_factory=_nothing)
+    #: Everything that is wrong, in the order of files and lines.
+    errors: tuple[DeclarationError, ...] = ()
+    #: Files with an error of their own.
+    bad_files: frozenset[str] = frozenset()
+    #: Declared HelmReleases that must stay as they are, and the reason; they are not in `releases`.
+    untouched: Mapping[DeclarationKey, DeclarationError] = field(default_factory=_nothing)
+    #: Declarations of other kinds that cannot be used, and the reason.
+    broken: Mapping[KindKey, DeclarationError] = field(default_factory=_nothing)
+    #: Whether every file was read to its end. Where not, nothing missing was removed.
+    complete: bool = True
+    #: How many documents of kinds that are not ours, by `kind (group)`.
+    ignored: Mapping[str, int] = field(default_factory=_nothing)
+
+    def knows(self, key: DeclarationKey) -> bool:
+        """Whether a HelmRelease is declared, readable or not. A release that is not was removed
+        only where the set is `complete`.
+        """
+        return key in self.releases or key in self.untouched
+
+    def source(self, kind: str, key: DeclarationKey, *, wanted_at: str = "") -> Declared[Source]:
+        """A declared source. Raises SourceMissing where there is none, DeclarationError where there
+        is one that has errors; `wanted_at` is the place that refers to it.
+        """
+        found = self.sources.get((kind, key))
+        if found is not None:
+            return found
+        error = self.broken.get((kind, key))
+        if error is not None:
+            raise DeclarationError(
+                f"{kind} {key} has an error: {error.what}",
+                where=error.where,
+                field=error.field,
+                next_step=error.next_step,
+            )
+        others = sorted(str(k) for its_kind, k in self.sources if its_kind == kind)
+        has = f"declared are {', '.join(others[:5])}" if others else f"no {kind} is"
+        raise SourceMissing(f"{kind} {key} is not declared", where=wanted_at, next_step=has)
+
+    def source_of(self, release: Declared[HelmRelease]) -> Declared[Source] | None:
+        """Where a release's chart comes from; None for a directory and for `chartRef`. Raises as
+        `source` does.
+        """
+        chart = release.resource.spec.chart
+        if chart is None or chart.spec.source_ref.kind == "Directory":
+            return None
+        reference = chart.spec.source_ref
+        key = DeclarationKey(reference.namespace or release.key.namespace, reference.name)
+        place = ("spec", "chart", "spec", "sourceRef")
+        return self.source(reference.kind, key, wanted_at=release.where_is(place))
+
+    def policies_of(self, key: DeclarationKey) -> tuple[Declared[ReleasePolicy], ...]:
+        """The policies whose selector means a release, by name."""
+        release = self.releases.get(key)
+        labels = release.resource.metadata.labels if release else {}
+        return tuple(
+            policy
+            for its_key, policy in sorted(self.policies.items())
+            if its_key.namespace == key.namespace
+            and policy.resource.spec.selector.matches(key.name, labels)
+        )
+
+    def policy_for(self, key: DeclarationKey) -> ReleasePolicySpec:
+        """What the policies of a release say together; the defaults where there are none."""
+        said: dict[str, Any] = {}
+        for policy in self.policies_of(key):
+            said |= sections_of(policy.resource.spec)
+        return ReleasePolicySpec(**said)
+
+    def unsupported(self, key: DeclarationKey) -> tuple[NotSupported, ...]:
+        """What is not acted on yet in a release, its sources and its policies. Raises nothing: a
+        source that is missing is told by `source_of`.
+        """
+        release = self.releases[key]
+        concerned: list[Declared[Resource]] = [release, *self.policies_of(key)]
+        wanted = [
+            ("GitRepository", DeclarationKey(key.namespace, reference.name))
+            for reference in release.resource.spec.values_from
+            if reference.kind == "GitRepository"
+        ]
+        if release.resource.spec.chart is not None:
+            reference = release.resource.spec.chart.spec.source_ref
+            namespace = reference.namespace or key.namespace
+            wanted.insert(0, (reference.kind, DeclarationKey(namespace, reference.name)))
+        concerned += [self.sources[k] for k in dict.fromkeys(wanted) if k in self.sources]
+        return unsupported(*concerned)
+
+
+def unsupported(*declared: Declared[Resource]) -> tuple[NotSupported, ...]:
+    """What is not acted on yet in declarations, each with file, line and field."""
+    return tuple(
+        NotSupported(
+            what,
+            where=item.where_is(path),
+            field=dotted(path),
+            next_step="remove the field, or leave this release to another tool for now",
+        )
+        for item in declared
+        for path, what in unsupported_places(item.resource)
+    )
+
+
+def unsupported_fields(*declared: Declared[Resource]) -> tuple[str, ...]:
+    """The same as `spec.kubeConfig (apps/web.yaml:12)`."""
+    return tuple(f"{error.field} ({error.where})" for error in unsupported(*declared))
+
+
+def sections_of(policy: ReleasePolicySpec) -> dict[str, Any]:
+    """The parts that a policy sets, as they are."""
+    return {name: getattr(policy, name) for name in SECTIONS if name in policy.model_fields_set}
