@@ -167,7 +167,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         ObjectRefused,
-        r"(?P<object>\S+ \"[^\"]*\") is forbidden: ValidatingAdmissionPolicy '(?P<name>[^']*)' "
+        r"(?<!\S)(?P<object>\S++ \"[^\"]*\") is forbidden: ValidatingAdmissionPolicy '(?P<name>[^']*)' "
         r"with binding '[^']*' denied request: (?P<why>.*)",
         "the policy {name} refuses {object}: {why}",
         "mend the chart or the values, or ask who keeps that policy",
@@ -268,7 +268,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         TemplateFailed,
-        r"(?:template: )?(?P<place>\S+?\.\w+:\d+:\d+):?\s+executing \"[^\"]*\" at "
+        r"(?<!\S)(?P<place>[^\s:]++:\d+:\d+):?\s+executing \"[^\"]*\" at "
         r"<(?P<at>[^\n]*?)>:\s*"
         r"(?:error calling \w+:\s*)?(?P<fault>.*)$",
         _template,
@@ -316,7 +316,7 @@ RULES: tuple[Rule, ...] = (
     # Objects that are there
     _rule(
         OwnershipConflict,
-        r'(?P<kind>\w+) "(?P<name>[^"]*)"(?: in namespace "[^"]*")? exists and cannot be imported '
+        r'\b(?P<kind>\w++) "(?P<name>[^"]*)"(?: in namespace "[^"]*")? exists and cannot be imported '
         r"into the current release",
         _owner,
         "delete or rename it, or set disableTakeOwnership: false to take it over",
