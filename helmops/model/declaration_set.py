@@ -90,9 +90,19 @@ def _read_files(files: Iterable[SourceFile]) -> list[tuple[SourceFile, Documents
     return [
         (file, Documents())
         if not file.error and _holds_values(file.path, documents, referenced)
-        else (file, documents)
+        else (file, documents if file.text or file.error else _empty(file))
         for file, documents in read
     ]
+
+
+def _empty(file: SourceFile) -> Documents:
+    """A file without a single character may be one that is just being written."""
+    error = DeclarationError(
+        "the file is empty",
+        where=file.path,
+        next_step="delete it, if what it declared is no longer wanted",
+    )
+    return Documents(errors=(error,), complete=False)
 
 
 def _referenced_files(data: Any) -> Iterator[str]:
