@@ -82,6 +82,15 @@ class GitTrees(Protocol):
         """The files of that revision, fetched where they are not at hand. Raises SourceError."""
 
 
+class TreeFiles(Protocol):
+    """Files of a checkout or a directory."""
+
+    async def read(self, tree: Tree, path: str) -> bytes | None:
+        """One file, or None where there is none. Raises SourceInvalid for a path that leaves the
+        tree, or for a file that is too large or cannot be read.
+        """
+
+
 class ChartBuilder(Protocol):
     """Makes chart archives of directories."""
 

@@ -1,0 +1,35 @@
+"""Reads single files of a checkout or directory, and nothing outside of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from helmops.errors import SourceInvalid
+from helmops.model.charts import Tree
+
+#: Values larger than Helm could store in a release make no sense.
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class TreeFiles:
+    """The `TreeFiles` port over the file system."""
+
+    async def read(self, tree: Tree, path: str) -> bytes | None:
+        """One file, at most 4 MiB, or None where there is none. Raises SourceInvalid."""
+        return await asyncio.to_thread(_read, tree, path)
+
+
+def _read(tree: Tree, path: str) -> bytes | None:
+    root = Path(tree.path).resolve()
+    file = (root / path).resolve()
+    if not file.is_relative_to(root):
+        raise SourceInvalid(f"the path {path} leaves {tree.name}", next_step="name a file in it")
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise SourceInvalid(f"{path} in {tree.name} is larger than {_MAX_BYTES >> 20} MiB")
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SourceInvalid(f"{path} in {tree.name} cannot be read: {error.strerror}") from error
