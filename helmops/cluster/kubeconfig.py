@@ -110,7 +110,7 @@ def load_connection(
     if kubeconfig and not found:
         raise UsageError("no such kubeconfig", where=kubeconfig)
     if not found and not context and "KUBERNETES_SERVICE_HOST" in environ:
-        return _service_account(environ)
+        return _service_account(environ, _SERVICE_ACCOUNT)
     looked_at = os.pathsep.join(str(path) for path in paths)
     if not found:
         raise UsageError(
@@ -159,7 +159,7 @@ def _merge(paths: Iterable[Path]) -> dict[str, Any]:
                         body[name] = str(path.parent.absolute() / body[name])
                 command = (body.get("exec") or {}).get("command", "")
                 if os.sep in command:  # a bare name is looked up on PATH
-                    body["exec"] = {**body["exec"], "command": str(path.parent / command)}
+                    body["exec"] = {**body["exec"], "command": str(path.parent.absolute() / command)}
                 merged[section].setdefault(item["name"], body)
     return merged
 
@@ -249,7 +249,7 @@ def _plugin(
     }
 
 
-def _service_account(environ: Mapping[str, str], folder: Path = _SERVICE_ACCOUNT) -> Connection:
+def _service_account(environ: Mapping[str, str], folder: Path) -> Connection:
     host = environ["KUBERNETES_SERVICE_HOST"]
     port = environ.get("KUBERNETES_SERVICE_PORT", "443")
     namespace = folder / "namespace"

@@ -194,10 +194,10 @@ class FakeKubernetes:
         if parts.path == "/version":
             return _ok({"gitVersion": "v1.37.2"})
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        found = _PATH.match(unquote(parts.path))
+        found = _PATH.match(parts.path)
         assert found, parts.path
         version, namespace, plural = found["version"], found["namespace"] or "", found["plural"]
-        name = found["name"] or ""
+        name = unquote(found["name"] or "")
         if not plural:
             if version not in self._extra:
                 return Answer(404, {}, b"404 page not found\n")
