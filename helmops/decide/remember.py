@@ -71,8 +71,14 @@ def note_declaration(record: Record, desired: Desired, now: datetime) -> Record:
             hold=None,
             accepted=accepted,
         )
-    if noted.origin != desired.origin or noted.removed or noted.prune != desired.policy.prune:
-        noted = noted.evolve(origin=desired.origin, removed=False, prune=desired.policy.prune)
+    told = {
+        "origin": desired.origin,
+        "location": desired.location,
+        "prune": desired.policy.prune,
+        "removed": False,
+    }
+    if any(getattr(noted, name) != value for name, value in told.items()):
+        noted = noted.evolve(**told)
     if isinstance(desired.target, Target):
         if noted.held_back != desired.target.held_back:
             noted = noted.evolve(held_back=desired.target.held_back)
@@ -512,6 +518,7 @@ def _uninstalled(record: Record, action: Uninstall, outcome: Outcome, desired: D
             generation=record.generation,
             observed_generation=record.observed_generation,
             origin=record.origin,
+            location=record.location,
             prune=record.prune,
         )
     return record.evolve(in_flight=None, history=(), accepted="", hold=None)

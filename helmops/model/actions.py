@@ -66,6 +66,8 @@ class Desired:
     declaration_digest: str
     target: Target | Unresolved
     origin: str = ""
+    #: The `-f` that the declaration came from, in full; what another one declares is not ours.
+    location: str = ""
     manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
     waiting_for: tuple[str, ...] = ()
     is_observed_only: bool = False

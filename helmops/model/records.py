@@ -257,7 +257,9 @@ class Record:
     release: ReleaseId
     version: str = ""
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
+    #: `file:line` of the declaration, and the `-f` that it came from, in full.
     origin: str = ""
+    location: str = ""
     declaration_digest: str = ""
     generation: int = 0
     observed_generation: int = 0

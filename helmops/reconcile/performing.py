@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -38,7 +39,7 @@ from helmops.model.actions import (
 from helmops.model.declarations import PolicyCheck
 from helmops.model.health import CheckResult
 from helmops.model.records import Origin, Record
-from helmops.model.releases import Progress
+from helmops.model.releases import Progress, ReleaseId
 from helmops.reconcile.adoption import differences
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.ports import Checks, Clock, Helm, Hooks, ReleaseStorage
@@ -58,6 +59,8 @@ class Performer:
     checks: Checks
     hooks: Hooks
     credentials: CredentialReader
+    #: Entered around all that changes a release in Helm's storage, for whoever caches it.
+    changing: Callable[[ReleaseId], AbstractContextManager[None]] = lambda _: nullcontext()
 
     async def perform(
         self,
@@ -74,7 +77,8 @@ class Performer:
         """
         started = self.clock.now()
         try:
-            return await self._perform(action, desired, observed, record, started, progress)
+            with self.changing(desired.release):
+                return await self._perform(action, desired, observed, record, started, progress)
         except HelmopsError as error:
             return self._failed(action, error, started)
 

@@ -47,6 +47,7 @@ from helmops.model.actions import (
     Uninstall,
     Unresolved,
 )
+from helmops.model.declarations import Defaults, HelmReleaseSpec, ReleasePolicySpec
 from helmops.model.events import Event
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId, Revision
@@ -62,8 +63,13 @@ _CLUSTER_RETRY = timedelta(seconds=5)
 class Wanted(Protocol):
     """What a release should be; asked once it is known which version is deployed."""
 
-    key: DeclarationKey
-    release: ReleaseId
+    @property
+    def key(self) -> DeclarationKey:
+        """Namespace and name of the declaration."""
+
+    @property
+    def release(self) -> ReleaseId:
+        """What helm is to call it."""
 
     async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
         """Fetch, resolve and compose. What fails becomes `Unresolved`, not an exception."""
@@ -138,16 +144,15 @@ class Reconciler:
             return await self._reconcile(wanted, request)
         except LeaseHeld as error:
             at = self._clock.now() + _LEASE_RETRY
-            return await self._given_up(
-                wanted, RetryAfter(at, self._state_of(wanted), str(error), error.reason)
-            )
+            held = RetryAfter(at, self._state_of(wanted.key), str(error), error.reason)
+            return await self._given_up(wanted.key, wanted.release, held)
         except HelmopsError as error:
             if error.follows is Follows.STALLED:
-                decision: Decision = Stalled(self._state_of(wanted), str(error), error.reason)
+                decision: Decision = Stalled(self._state_of(wanted.key), str(error), error.reason)
             else:
                 at = self._clock.now() + _CLUSTER_RETRY
-                decision = RetryAfter(at, self._state_of(wanted), str(error), error.reason)
-            return await self._given_up(wanted, decision)
+                decision = RetryAfter(at, self._state_of(wanted.key), str(error), error.reason)
+            return await self._given_up(wanted.key, wanted.release, decision)
 
     async def _reconcile(self, wanted: Wanted, request: Request) -> Passed:
         now = self._clock.now()
@@ -161,7 +166,7 @@ class Reconciler:
         if isinstance(decision, Run) and not desired.is_observed_only:
             return await self._act(wanted, desired, request, decision)
         record = self._concluded(record, desired, decision)
-        record = await self._keep(saved, record, desired)
+        record = await self._keep(saved, record)
         return Passed(record, decision)
 
     async def _act(self, wanted: Wanted, desired: Desired, request: Request, first: Run) -> Passed:
@@ -195,13 +200,13 @@ class Reconciler:
                 decision = RetryAfter(at, decision.state, "too many actions", "ReconcileError")
             record = self._concluded(record, desired, decision)
             if not isinstance(decision, Run):
-                record = await self._keep(saved, record, desired)
+                record = await self._keep(saved, record)
                 return Passed(record, decision, tuple(done))
             action = decision.action
             intent = intend(record, action, observed, self._clock.now(), self._holder)
             if intent is not None:
                 # Written before helm starts: after a crash its traces are known as ours.
-                record = await self._keep(saved, intent, desired)
+                record = await self._keep(saved, intent)
                 saved = record
             self._say(wanted.key, f"{type(action).__name__}: {decision.why}")
             outcome = await self._performer.perform(
@@ -224,8 +229,52 @@ class Reconciler:
             self._say(wanted.key, _ending(step))
             after = self._decide(desired, observed, record, done, request)
             record = self._concluded(record, desired, after)
-            record = await self._keep(saved, record, desired)
+            record = await self._keep(saved, record)
             saved = record
+
+    async def refuse(self, key: DeclarationKey, release: ReleaseId, error: HelmopsError) -> Passed:
+        """Say of a release that its declaration cannot be used. Nothing is touched for it."""
+        decision = Stalled(self._state_of(key), str(error), error.reason)
+        return await self._given_up(key, release, decision)
+
+    async def remove(self, record: Record, spec: HelmReleaseSpec) -> Record | None:
+        """The declaration of a release is gone, and surely so.
+
+        Uninstalled only where its policy said `prune` when it was last applied, and it is not
+        suspended; else it is left running, and that is said once. Returns the record that is left.
+        """
+        record = await self._records.load(record.release) or record
+        if not record.prune or record.suspended is not None or self._observe_only:
+            if record.removed:
+                return record
+            gone = record.evolve(removed=True, in_flight=None)
+            return await self._keep(record, gone)
+        async with self._leases.hold(record.release):
+            desired = Desired(
+                key=record.key,
+                release=record.release,
+                spec=spec,
+                policy=ReleasePolicySpec(prune=True),
+                defaults=Defaults.SAFE,
+                declaration_digest=record.declaration_digest,
+                target=Unresolved("DeclarationRemoved", "the declaration is gone"),
+            )
+            observed = await self._observe(record.release, record)
+            action = Uninstall(record.release, "its declaration was removed, and its policy prunes")
+            self._say(record.key, f"Uninstall: {action.why}")
+            if not observed.is_absent:
+                noted = intend(record, action, observed, self._clock.now(), self._holder)
+                record = await self._save(record, noted or record)
+                outcome = await self._performer.perform(action, desired, observed, record)
+                self._say(record.key, _ending(Done(action, outcome)))
+                if not outcome.succeeded:
+                    return await self._keep(record, record.evolve(removed=True, in_flight=None))
+                observed = await self._observe(record.release, record)
+                record = remember(record, Done(action, outcome), desired, observed)
+            await self._records.delete(record)
+        self.known.pop(record.key, None)
+        await self._publish(record, record.evolve(history=(), removed=True), self._clock.now())
+        return None
 
     def _decide(
         self,
@@ -282,7 +331,7 @@ class Reconciler:
             record = record.evolve(key=wanted.key)
         return record
 
-    async def _keep(self, saved: Record | None, record: Record, desired: Desired) -> Record:
+    async def _keep(self, saved: Record | None, record: Record) -> Record:
         """Save a changed record, and tell of the change. What is saved is told, in that order."""
         at = self._clock.now()
         if saved is not None and record.evolve(version=saved.version) == saved:
@@ -326,18 +375,20 @@ class Reconciler:
         if saved is not None and is_gone:
             await self._records.delete(saved)
 
-    async def _given_up(self, wanted: Wanted, decision: Decision) -> Passed:
+    async def _given_up(
+        self, key: DeclarationKey, release: ReleaseId, decision: Decision
+    ) -> Passed:
         """A pass that could not even look: keep what is known, say why there is no more."""
-        known = self.known.get(wanted.key) or Record(key=wanted.key, release=wanted.release)
+        known = self.known.get(key) or Record(key=key, release=release)
         told = conclude_blind(known, decision, self._clock.now())
         if told != known:
             told = told.evolve(updated_at=self._clock.now())
-            self.known[wanted.key] = told
+            self.known[key] = told
             await self._publish(known, told, self._clock.now())
         return Passed(told, decision)
 
-    def _state_of(self, wanted: Wanted) -> ReleaseState:
-        known = self.known.get(wanted.key)
+    def _state_of(self, key: DeclarationKey) -> ReleaseState:
+        known = self.known.get(key)
         if known is None or not known.state:
             return ReleaseState.ABSENT
         return ReleaseState(known.state)

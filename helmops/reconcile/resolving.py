@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -34,7 +34,7 @@ from helmops.model.declarations import (
     ValuesReference,
     with_defaults,
 )
-from helmops.model.declared import DeclarationSet, Declared
+from helmops.model.declared import DeclarationSet, Declared, SourceFile
 from helmops.model.documents import dotted
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
@@ -122,6 +122,7 @@ class Resolver:
         files: TreeFiles,
         references: DeclaredSecrets,
         defaults: Defaults,
+        location_of: Callable[[SourceFile], str] = lambda file: file.root,
         observe_only: bool = False,
     ) -> None:
         self._clock = clock
@@ -133,6 +134,7 @@ class Resolver:
         self._references = references
         self._credentials = CredentialReader(references)
         self._defaults = defaults
+        self._location_of = location_of
         self._observe_only = observe_only
         self._memo: dict[DeclarationKey, _Memo] = {}
         self._failures: dict[DeclarationKey, int] = {}
@@ -218,6 +220,7 @@ class Resolver:
             declaration_digest=release.digest,
             target=Unresolved("Progressing", "not resolved yet"),
             origin=release.where,
+            location=self._location_of(release.file),
             manifest=release.manifest,
             is_observed_only=self._observe_only or policy.mode == "observe",
         )
