@@ -57,14 +57,14 @@ class SqlJournal:
         self._retry_seconds = retry_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="helmops-store")
         self._retrying: asyncio.Task[None] | None = None
-        # Shared with the thread, under the lock.
+        # Shared with the thread, changed under the lock.
         self._lock = threading.Lock()
         self._events: deque[tuple[int, dict[str, Any]]] = deque()
         self._releases: dict[DeclarationKey, tuple[int, dict[str, Any] | None]] = {}
+        self._published: dict[DeclarationKey, dict[str, Any]] = {}
         self._next = 0
         self._dropped = 0
         # Only touched by the thread.
-        self._published: dict[DeclarationKey, dict[str, Any]] = {}
         self._incarnation = 0
         self._until_prune = 0
 
@@ -119,6 +119,8 @@ class SqlJournal:
             "updated_at": record.updated_at or self._now(),
         }
         with self._lock:
+            if record.key not in self._releases and self._published.get(record.key) == row:
+                return  # a pass that changed nothing costs no write
             self._releases[record.key] = (self._number(), row)
         await self._write()
 
@@ -225,36 +227,44 @@ class SqlJournal:
     # What follows runs in the thread.
 
     def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        rows = self._rows(query)
+        if self._is_anew():
+            self._write_out()
+            rows = self._rows(query)
+        return rows
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self.database.reading() as connection:
             return connection.execute(query).all()
+
+    def _is_anew(self) -> bool:
+        """Whether the file was deleted while we ran, and with it what we had published."""
+        return bool(self._published) and self.database.incarnation != self._incarnation
 
     def _write_out(self) -> None:
         """Write all that waits, in one transaction. On an error everything stays as it was."""
         with self._lock:
             events = tuple(self._events)
             releases = dict(self._releases)
-        if not events and not releases:
+        if not events and not releases and not self._is_anew():
             return
         with self.database.writing() as connection:
             states = {key: row for key, (_, row) in releases.items()}
-            is_new = self.database.incarnation != self._incarnation
-            if is_new:
-                # The file was deleted while we ran: what we published before is written again.
+            if self._is_anew():
                 states = {**self._published, **states}
             self._write_releases(connection, states)
             if events:
                 connection.execute(insert(tables.events), [row for _, row in events])
-            pruned = is_new or self._until_prune <= len(events)
-            if pruned:
+            if prunes := self._until_prune <= len(events):
                 self._prune(connection)
         self._incarnation = self.database.incarnation
-        self._until_prune = _PRUNE_EVERY if pruned else self._until_prune - len(events)
-        for key, row in states.items():
-            if row is None:
-                self._published.pop(key, None)
-            else:
-                self._published[key] = row
+        self._until_prune = _PRUNE_EVERY if prunes else self._until_prune - len(events)
         with self._lock:
+            for key, row in states.items():
+                if row is None:
+                    self._published.pop(key, None)
+                else:
+                    self._published[key] = row
             while self._events and events and self._events[0][0] <= events[-1][0]:
                 self._events.popleft()
             for key, written in releases.items():

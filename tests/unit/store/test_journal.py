@@ -141,6 +141,40 @@ async def test_a_deleted_state_file_gets_the_published_releases_again(
     assert await messages(journal) == ["new"]
 
 
+async def test_a_reader_finds_the_published_releases_in_a_state_that_was_made_anew(
+    journal: SqlJournal, path: Path
+) -> None:
+    await journal.publish(record("web"))
+    remove(path)
+    assert [entry.key.name for entry in await journal.releases()] == ["web"]
+
+
+async def test_a_state_that_did_not_change_is_not_written_again(journal: SqlJournal) -> None:
+    await journal.publish(record("web"))
+    with journal.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM releases")
+    await journal.publish(record("web"))
+    assert await journal.releases() == ()
+    await journal.publish(record("web").evolve(failures=1))
+    assert len(await journal.releases()) == 1
+    await journal.withdraw(DeclarationKey("shop", "web"))
+    await journal.publish(record("web").evolve(failures=1))
+    assert len(await journal.releases()) == 1
+
+
+async def test_two_processes_worth_of_journals_share_a_file(path: Path) -> None:
+    address = StateAddress.of_file(path)
+    journals = [SqlJournal(address, now=lambda: NOON) for _ in range(3)]
+    await asyncio.gather(
+        *(journal.append([event()]) for journal in journals for _ in range(20)),
+        *(journal.publish(record()) for journal in journals),
+    )
+    assert [len(await journal.events()) for journal in journals] == [60, 60, 60]
+    assert len(await journals[0].releases()) == 1
+    for journal in journals:
+        await journal.close()
+
+
 async def test_whoever_follows_goes_on_in_a_state_that_was_made_anew(
     journal: SqlJournal, path: Path
 ) -> None:
