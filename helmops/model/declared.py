@@ -131,6 +131,10 @@ class DeclarationSet:
         """
         return key in self.releases or key in self.untouched
 
+    def knows_all(self) -> frozenset[DeclarationKey]:
+        """Keys of all HelmReleases that are declared, readable or not."""
+        return frozenset(self.releases) | frozenset(self.untouched)
+
     def source(self, kind: str, key: DeclarationKey, *, wanted_at: str = "") -> Declared[Source]:
         """A declared source. Raises SourceMissing where there is none, DeclarationError where there
         is one that has errors; `wanted_at` is the place that refers to it.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from helmops.errors import SourceInvalid
@@ -10,6 +13,8 @@ from helmops.model.charts import Tree
 
 #: Values larger than Helm could store in a release make no sense.
 _MAX_BYTES = 4 * 1024 * 1024
+#: A chart directory with more files than this is looked at up to here only.
+_MAX_FILES = 20_000
 
 
 class TreeFiles:
@@ -33,3 +38,26 @@ def _read(tree: Tree, path: str) -> bytes | None:
         return None
     except OSError as error:
         raise SourceInvalid(f"{path} in {tree.name} cannot be read: {error.strerror}") from error
+
+
+def signature(paths: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """What tells that files or directories changed: path, time and size of everything in them.
+
+    Costs a `stat` a file. What is not there, or cannot be read, counts as empty.
+    """
+    found: list[tuple[str, int, int]] = []
+    for path in paths:
+        waiting = [path]
+        while waiting:
+            current = waiting.pop()
+            try:
+                status = os.stat(current)
+                if stat.S_ISDIR(status.st_mode):
+                    waiting += [f"{current}/{name}" for name in sorted(os.listdir(current))]
+                else:
+                    found.append((current, status.st_mtime_ns, status.st_size))
+            except OSError:
+                continue
+            if len(found) > _MAX_FILES:
+                return tuple(found)
+    return tuple(found)

@@ -1,0 +1,104 @@
+"""Which releases a change concerns. Computational only: two sets of declarations in, keys out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from helmops.errors import HelmopsError
+from helmops.model.declarations import HelmRelease
+from helmops.model.declared import DeclarationSet, Declared, KindKey
+from helmops.model.releases import DeclarationKey
+from helmops.reconcile.dependencies import dependencies_of
+
+
+def changed_releases(before: DeclarationSet, after: DeclarationSet) -> dict[DeclarationKey, str]:
+    """Declared releases that a change of declarations concerns, and why they are woken."""
+    woken: dict[DeclarationKey, str] = {}
+    changed = _changed_objects(before, after)
+    for key, release in after.releases.items():
+        old = before.releases.get(key)
+        if old is None:
+            woken[key] = "declared"
+        elif old.digest != release.digest or old.where != release.where:
+            woken[key] = "its declaration changed"
+        elif dict(old.resource.metadata.annotations) != dict(release.resource.metadata.annotations):
+            woken[key] = "its annotations changed"
+        elif before.policy_for(key) != after.policy_for(key):
+            woken[key] = "its policy changed"
+        else:
+            touched = changed.intersection(_all_references(after, release))
+            if touched:
+                kind, name = min(touched)
+                woken[key] = f"{kind} {name} changed"
+    return woken
+
+
+def _changed_objects(before: DeclarationSet, after: DeclarationSet) -> set[KindKey]:
+    changed: set[KindKey] = set()
+    for old, new in (
+        (_objects(before), _objects(after)),
+        (_broken(before), _broken(after)),
+    ):
+        changed |= {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return changed
+
+
+def _objects(declared: DeclarationSet) -> dict[KindKey, str]:
+    digests = {key: source.digest for key, source in declared.sources.items()}
+    digests |= {("ConfigMap", key): each.digest for key, each in declared.config_maps.items()}
+    digests |= {("Secret", key): each.digest for key, each in declared.secrets.items()}
+    return digests
+
+
+def _broken(declared: DeclarationSet) -> dict[KindKey, str]:
+    return {key: str(error) for key, error in declared.broken.items()}
+
+
+def references_of(release: Declared[HelmRelease]) -> Iterator[KindKey]:
+    """Everything that a release's chart and values come from."""
+    spec = release.resource.spec
+    if spec.chart is not None:
+        reference = spec.chart.spec.source_ref
+        namespace = reference.namespace or release.key.namespace
+        yield reference.kind, DeclarationKey(namespace, reference.name)
+    for value in spec.values_from:
+        if value.kind != "File":
+            yield value.kind, DeclarationKey(release.key.namespace, value.name)
+
+
+def _all_references(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:
+    """Those of the release, and the Secrets that its sources are opened with."""
+    for reference in references_of(release):
+        yield reference
+        for key in secrets_of(declared, reference):
+            yield "Secret", key
+
+
+def users_of(declared: DeclarationSet, source: KindKey) -> tuple[DeclarationKey, ...]:
+    """The releases that use a source."""
+    return tuple(
+        key for key, release in declared.releases.items() if source in set(references_of(release))
+    )
+
+
+def secrets_of(declared: DeclarationSet, source: KindKey) -> tuple[DeclarationKey, ...]:
+    """Secrets that a source is opened with."""
+    try:
+        spec = getattr(declared.source(*source).resource, "spec", None)
+    except HelmopsError:
+        return ()
+    references = (getattr(spec, "secret_ref", None), getattr(spec, "cert_secret_ref", None))
+    return tuple(
+        DeclarationKey(source[1].namespace, reference.name) for reference in references if reference
+    )
+
+
+def dependents_of(
+    declared: DeclarationSet,
+) -> Mapping[DeclarationKey, tuple[DeclarationKey, ...]]:
+    """By release: those that wait for it."""
+    waiting: dict[DeclarationKey, list[DeclarationKey]] = {}
+    for key, release in declared.releases.items():
+        for dependency in dependencies_of(release):
+            waiting.setdefault(dependency, []).append(key)
+    return {key: tuple(keys) for key, keys in waiting.items()}
