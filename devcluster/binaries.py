@@ -127,7 +127,8 @@ def _built(module: GoModule, say: Say) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     # Two test runs at once must not build twice.
-    with locked(target.with_suffix(".lock"), lambda: say(f"waiting for another build of {target}")):
+    lock = target.with_name(f"{target.name}.lock")
+    with locked(lock, lambda: say(f"waiting for another build of {target}")):
         if not target.is_dir():
             build(module, target, say)
     return target

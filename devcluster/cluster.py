@@ -56,7 +56,7 @@ class Cluster:
 
     @property
     def server(self) -> str:
-        """The API server's address, the same for the cluster's whole life."""
+        """The API server's address, the same for as long as the cluster runs."""
         return f"https://127.0.0.1:{self._ports()['kube-apiserver']}"
 
     @property
@@ -74,6 +74,9 @@ class Cluster:
     def running(self) -> bool:
         """Whether every part of it runs (which does not say that it answers)."""
         return all(self._process(part) for part in _PARTS)
+
+    def _stopped(self) -> bool:
+        return not any(self._process(part) for part in _PARTS)
 
     def missing_parts(self) -> list[str]:
         """The names of the parts that do not run."""
@@ -119,9 +122,11 @@ class Cluster:
     def _prepare(self) -> None:
         for folder in ("", "secrets", "logs", "pids"):
             (self.directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (self.directory / "ports.json").exists():
+        ports = self.directory / "ports.json"
+        # The ports stay for life, unless somebody took one while the cluster was stopped.
+        if not ports.exists() or (self._stopped() and not _all_free(self._ports())):
             names = ("etcd", "etcd-peer", "kube-apiserver", "kwok")
-            _write(self.directory / "ports.json", json.dumps(_free_ports(names)))
+            _write(ports, json.dumps(_free_ports(names)))
         if not (self.directory / "secrets" / "tokens.csv").exists():
             rows = [
                 f'{secrets.token_hex(24)},{user},{user},"{groups}"'
@@ -362,6 +367,18 @@ def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
         for one in sockets.values():
             one.bind(("127.0.0.1", 0))
         return {name: one.getsockname()[1] for name, one in sockets.items()}
+
+
+def _all_free(ports: dict[str, int]) -> bool:
+    """Whether all can be listened on; one that only lingers after a close counts as free."""
+    for port in ports.values():
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
 
 
 def _make_keys(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_ports_and_tokens_stay_when_it_is_prepared_again(prepared: Cluster) -> N
     before = prepared.server, prepared.token()
     prepared._prepare()
     assert (prepared.server, prepared.token()) == before
+
+
+def test_a_port_that_somebody_took_meanwhile_is_replaced(prepared: Cluster) -> None:
+    before = prepared._ports()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", before["etcd"]))
+        other.listen()
+        prepared._prepare()
+        assert prepared._ports()["etcd"] != before["etcd"]
+        server = json.loads(prepared.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+        assert server == prepared.server
 
 
 def test_each_port_is_another(prepared: Cluster) -> None:
