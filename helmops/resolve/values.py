@@ -88,21 +88,25 @@ def coalesce_values(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> d
 
     Null deletes a default; a null for which there is no default stays; nulls among the defaults
     vanish. Where one side has a mapping and the other has not, the user's wins. Charts with
-    dependencies need more (`helm template` tells). Helm 3.19 differs in nulls inside of mappings:
-    it deletes those without a default too, and keeps those of the defaults.
+    dependencies need more (`helm template` tells). Helm 3.19 keeps nulls of the defaults.
     """
-    return _coalesce(_without_nulls(defaults), copy.deepcopy(dict(values)))
+    seen: dict[str, Any] = copy.deepcopy(dict(values))
+    for key, default in defaults.items():
+        if key in seen and seen[key] is None:
+            del seen[key]  # also where the default is null itself; inside of mappings it stays
+        else:
+            _coalesce(_without_nulls({key: default}), seen)
+    return seen
 
 
-def _coalesce(defaults: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _coalesce(defaults: Mapping[str, Any], values: dict[str, Any]) -> None:
     for key, default in defaults.items():
         if key not in values:
             values[key] = default
         elif values[key] is None:
             del values[key]
         elif isinstance(values[key], dict) and isinstance(default, Mapping):
-            values[key] = _coalesce(default, values[key])
-    return values
+            _coalesce(default, values[key])
 
 
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:

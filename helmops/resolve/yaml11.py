@@ -105,7 +105,7 @@ def _documents(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
     """
     document: list[bytes] = []
     start = 0
-    for number, line in enumerate(data.split(b"\n")):
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
         if line.startswith(b"---"):
             rest = line[3:].strip()
             if rest and not rest.startswith(b"#"):
@@ -308,9 +308,9 @@ class _Reader:
             return "true" if key else "false"
         if isinstance(key, int) and key < 2**63:
             return str(key)
-        if isinstance(key, float):
-            return _float_name(key)
-        self._refuse("a key has to be text, a number or a boolean", node.line)
+        if not isinstance(key, float):
+            self._refuse("a key has to be text, a number or a boolean", node.line)
+        return _float_name(key)
 
     def _decode_scalar(self, node: _Node) -> Any:
         if node.tag is None and not node.is_plain:
