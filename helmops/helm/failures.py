@@ -167,8 +167,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         ObjectRefused,
-        r"(?<!\S)(?P<object>\S++ \"[^\"]*\") is forbidden: ValidatingAdmissionPolicy '(?P<name>[^']*)' "
-        r"with binding '[^']*' denied request: (?P<why>.*)",
+        r"(?<!\S)(?P<object>\S++ \"[^\"]*\") is forbidden: ValidatingAdmissionPolicy "
+        r"'(?P<name>[^']*)' with binding '[^']*' denied request: (?P<why>.*)",
         "the policy {name} refuses {object}: {why}",
         "mend the chart or the values, or ask who keeps that policy",
     ),
@@ -316,8 +316,8 @@ RULES: tuple[Rule, ...] = (
     # Objects that are there
     _rule(
         OwnershipConflict,
-        r'\b(?P<kind>\w++) "(?P<name>[^"]*)"(?: in namespace "[^"]*")? exists and cannot be imported '
-        r"into the current release",
+        r'\b(?P<kind>\w++) "(?P<name>[^"]*)"(?: in namespace "[^"]*")? exists and cannot '
+        r"be imported into the current release",
         _owner,
         "delete or rename it, or set disableTakeOwnership: false to take it over",
     ),
@@ -469,12 +469,15 @@ _WRAPPING = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_LOG = re.compile(
+    r"level=|WARNING: |[EWIF]\d{4} \d\d:|\d{4}/\d\d/\d\d \d\d:|walk\.go:|coalesce\.go:"
+)
 _LIST = re.compile(r"(?P<count>\d+) errors? occurred:\s*\* ", re.IGNORECASE)
 
 
 def first_cause(stderr: str) -> str:
     """What helm itself says: without log lines, its `Error:`, and what Go wrapped around a list."""
-    lines = [line for line in stderr.splitlines() if not _is_log(line)]
+    lines = [line for line in stderr.splitlines() if not is_log(line)]
     text = "\n".join(lines).strip()
     _, found, last = text.rpartition("Error: ")
     text = last if found else text
@@ -540,8 +543,9 @@ def _filled(template: str, match: re.Match[str]) -> str:
     return template.format_map({k: (v or "").strip() for k, v in match.groupdict().items()})
 
 
-def _is_log(line: str) -> bool:
-    return line.startswith(("level=", "WARNING:", "W1", "E1", "I1", "walk.go:", "coalesce.go:"))
+def is_log(line: str) -> bool:
+    """Whether the line is a log's: helm's, or that of the Kubernetes client in it."""
+    return bool(_LOG.match(line))
 
 
 def _kind(text: str) -> str:

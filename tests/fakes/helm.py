@@ -44,8 +44,7 @@ from helmops.model.declarations import (
     UninstallSpec,
     UpgradeSpec,
 )
-from helmops.model.releases import HelmStatus, ReleaseId, TestPhase
-from helmops.reconcile.ports import HelmRun, Progress
+from helmops.model.releases import HelmRun, HelmStatus, Progress, ReleaseId, TestPhase
 from tests.fakes.cluster_state import (
     FakeChart,
     FakeCluster,

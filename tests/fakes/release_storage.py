@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helmops.errors import ReleaseNotFound
-from helmops.model.releases import HelmStatus, ReleaseId
-from helmops.reconcile.ports import StoredRelease
+from helmops.model.releases import HelmStatus, ReleaseId, StoredRelease
 from tests.fakes.cluster_state import FakeCluster, Moment, Point, StoredRevision
 
 
