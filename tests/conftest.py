@@ -65,9 +65,10 @@ class _SharedCluster:
 
     def __init__(self) -> None:
         directory = paths.state(_name())
-        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+        directory.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._marker = directory / "started-by-tests"
-        self._users = (directory / "users").open("w")
+        # Beside the cluster's folder, because that is deleted while the lock is held.
+        self._users = directory.with_name(f"{directory.name}.users").open("w")
         fcntl.flock(self._users, fcntl.LOCK_SH)
 
     def release(self) -> None:
@@ -99,6 +100,7 @@ def cluster() -> devcluster.Cluster:
     """
     directory = paths.state(_name())
     if not devcluster.Cluster(directory).running():
+        directory.mkdir(mode=0o700, exist_ok=True)
         (directory / "started-by-tests").touch()
     return devcluster.start(directory, _say)
 
