@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -61,7 +62,7 @@ def _exact_microseconds(number: str, unit: int) -> int:
     return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
 
 
-def format_duration(duration: timedelta) -> str:
+def format_duration(duration: timedelta, *, hours: bool = True) -> str:
     """Write a duration as Go prints it (`5m0s`, `1h30m0s`, `500ms`), in units the CRDs accept."""
     micros = duration // timedelta(microseconds=1)
     if micros < 0:
@@ -69,10 +70,9 @@ def format_duration(duration: timedelta) -> str:
     if 0 < micros < 1_000_000:
         return f"{_decimal(micros, 3)}ms"
     minutes, rest = divmod(micros, 60_000_000)
-    hours, minutes = divmod(minutes, 60)
     text = f"{_decimal(rest, 6)}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
+    if hours and minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60}m{text}"
     return f"{minutes}m{text}" if minutes else text
 
 
@@ -93,6 +93,13 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+]
+#: The same where the CRDs know no hours (timeouts of sources): written without them.
+HourlessDuration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(partial(format_duration, hours=False), return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
 ]
 #: A string that is one in the document: `1.0` and `yes` without quotes are not.

@@ -10,6 +10,7 @@ from pydantic import Field, Strict, StringConstraints, model_validator
 from helmops.model.declarations.base import (
     Duration,
     Flag,
+    HourlessDuration,
     LocalRef,
     Model,
     Name,
@@ -151,7 +152,7 @@ class ProviderSpec(Model):
     service_account_name: Text | None = Field(
         default=None, description="ServiceAccount whose cloud identity to use."
     )
-    timeout: Duration = Field(
+    timeout: HourlessDuration = Field(
         default=timedelta(seconds=15), description="Time for sending one event."
     )
     interval: Duration | None = Field(

@@ -10,6 +10,7 @@ from pydantic import Field, Strict, StringConstraints, model_validator
 from helmops.model.declarations.base import (
     Duration,
     Flag,
+    HourlessDuration,
     LocalRef,
     Model,
     Resource,
@@ -67,7 +68,7 @@ class HelmRepositorySpec(Model):
         default=None, description="`default` has an index.yaml, `oci` is a registry."
     )
     interval: Duration = Field(default=_MINUTE, description=_INTERVAL)
-    timeout: Duration = Field(default=_MINUTE, description=_TIMEOUT)
+    timeout: HourlessDuration = Field(default=_MINUTE, description=_TIMEOUT)
     suspend: Flag = Field(default=False, description=_SUSPEND)
     secret_ref: LocalRef | None = Field(
         default=None, description="Secret with `username` and `password`."
@@ -129,7 +130,7 @@ class GitRepositorySpec(Model):
         default_factory=GitRef, description="Which revision; absent means the branch master."
     )
     interval: Duration = Field(description=_INTERVAL)
-    timeout: Duration = Field(default=_MINUTE, description=_TIMEOUT)
+    timeout: HourlessDuration = Field(default=_MINUTE, description=_TIMEOUT)
     suspend: Flag = Field(default=False, description=_SUSPEND)
     secret_ref: LocalRef | None = Field(
         default=None,
@@ -221,7 +222,7 @@ class OCIRepositorySpec(Model):
     cert_secret_ref: LocalRef | None = Field(default=None, description=_CERTIFICATES)
     proxy_secret_ref: LocalRef | None = Field(default=None, description=_PROXY)
     interval: Duration = Field(description=_INTERVAL)
-    timeout: Duration = Field(default=_MINUTE, description=_TIMEOUT)
+    timeout: HourlessDuration = Field(default=_MINUTE, description=_TIMEOUT)
     insecure: Flag = Field(default=False, description="Plain HTTP.")
     ignore: Text | None = Field(default=None, description=_IGNORE)
     suspend: Flag = Field(default=False, description=_SUSPEND)
@@ -320,7 +321,7 @@ class BucketSpec(Model):
     proxy_secret_ref: LocalRef | None = Field(default=None, description=_PROXY)
     insecure: Flag = Field(default=False, description="Plain HTTP.")
     interval: Duration = Field(description=_INTERVAL)
-    timeout: Duration = Field(default=_MINUTE, description=_TIMEOUT)
+    timeout: HourlessDuration = Field(default=_MINUTE, description=_TIMEOUT)
     ignore: Text | None = Field(default=None, description=_IGNORE)
     suspend: Flag = Field(default=False, description=_SUSPEND)
 
