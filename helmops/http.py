@@ -443,7 +443,7 @@ class _Exchange:
         self._pass_credentials = pass_credentials
         #: Whether what is asked now was named by a server or an index, not by a person.
         self.led_on = not same_origin(url, credentials_for)
-        own = _credentials_in(url)
+        own = credentials_in(url)
         if own and (self.led_on or not _has_login(credentials)):
             self._credentials = replace(
                 credentials, username=own[0], password=own[1], bearer_token=""
@@ -582,7 +582,7 @@ class _Exchange:
         authorization = _authorization(credentials)
         if authorization:
             headers["Authorization"] = authorization
-        bare = _without_user(url)
+        bare = without_user(url)
         for attempt in (1, 2):
             self.connected = False
             left = self._left()
@@ -837,7 +837,7 @@ def _netloc(parts: SplitResult) -> str:
     return f"{host}:{parts.port}" if parts.port is not None else host
 
 
-def _without_user(url: str) -> str:
+def without_user(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, _netloc(parts), parts.path, parts.query, ""))
 
@@ -865,7 +865,7 @@ def _has_secrets(credentials: HttpCredentials) -> bool:
     return _has_login(credentials) or bool(credentials.certificate)
 
 
-def _credentials_in(url: str) -> tuple[str, str] | None:
+def credentials_in(url: str) -> tuple[str, str] | None:
     """User and password that a URL itself names."""
     parts = urlsplit(url)
     if not parts.username and not parts.password:
