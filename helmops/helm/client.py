@@ -24,7 +24,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -99,8 +99,9 @@ class HelmClient(Command):  # type: ignore[misc]
 
     `runtime_dir` is a directory of this machine for locks and helm's caches, shared by all helmops
     of one user. `environment` is added to helm's (`HELM_KUBETOKEN`, `HELM_KUBEAPISERVER`…);
-    `secrets` is looked at anew for each text, so that it may grow. Nothing runs before `prepare`,
-    which every method calls itself.
+    `secrets` is looked at anew for each text, so that it may grow. `changing` is entered while a
+    command changes a release (`SecretIndex.changing`). Nothing runs before `prepare`, which every
+    method calls itself.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class HelmClient(Command):  # type: ignore[misc]
         environment: Mapping[str, str] | None = None,
         secrets: Collection[str] = (),
         apply_method: ApplyMethod | None = None,
+        changing: Callable[[ReleaseId], AbstractContextManager[None]] | None = None,
         deadlines: Deadlines = Deadlines(),
         grace: process.Grace = process.DEFAULT_GRACE,
     ) -> None:
@@ -126,6 +128,7 @@ class HelmClient(Command):  # type: ignore[misc]
         self._runtime_dir = runtime_dir.absolute()
         self._secrets = secrets
         self._apply_method = apply_method
+        self._changing = changing or _unnoticed
         self._deadlines = deadlines
         self._grace = grace
         self._locks = ReleaseLocks(self._runtime_dir / "locks")
@@ -494,30 +497,27 @@ class HelmClient(Command):  # type: ignore[misc]
         """
         redact = redactor((*self._secrets, *secret_values(values or {}), *secrets))
         on_line = None if progress is None else _lines_to(progress, redact)
-        lock = None if release is None else self._locks.take(release)
-        try:
-            finished = await process.run(
-                [self._executable, operation, *self._connection(operation), *arguments],
-                environment={**self._environment, **(environment or {})},
-                directory=str(self._runtime_dir),
-                stdin=stdin,
-                deadline=deadline,
-                inherited=() if lock is None else (lock,),
-                grace=self._grace,
-                setpriv=self._setpriv,
-                stdout_limit=stdout_limit,
-                on_start=None if lock is None else lambda pid: self._locks.note(lock, pid),
-                on_line=on_line,
-            )
-        except OSError as error:
-            raise HelmUnavailable(
-                f"helm cannot be started: {error.strerror}",
-                where=self._executable,
-                next_step="is there memory left, and is the binary still there?",
-            ) from error
-        finally:
-            if release is not None and lock is not None:
-                self._locks.release(release, lock)
+        with nullcontext() if release is None else self._working_on(release) as lock:
+            try:
+                finished = await process.run(
+                    [self._executable, operation, *self._connection(operation), *arguments],
+                    environment={**self._environment, **(environment or {})},
+                    directory=str(self._runtime_dir),
+                    stdin=stdin,
+                    deadline=deadline,
+                    inherited=() if lock is None else (lock,),
+                    grace=self._grace,
+                    setpriv=self._setpriv,
+                    stdout_limit=stdout_limit,
+                    on_start=None if lock is None else lambda pid: self._locks.note(lock, pid),
+                    on_line=on_line,
+                )
+            except OSError as error:
+                raise HelmUnavailable(
+                    f"helm cannot be started: {error.strerror}",
+                    where=self._executable,
+                    next_step="is there memory left, and is the binary still there?",
+                ) from error
         if finished.is_overdue:
             raise HelmTimeout(
                 f"helm {operation} was still running after {deadline:.0f} s and was stopped",
@@ -526,6 +526,16 @@ class HelmClient(Command):  # type: ignore[misc]
                 output=redact(_text(finished.stdout, finished.stderr)),
             )
         return finished, redact
+
+    @contextmanager
+    def _working_on(self, release: ReleaseId) -> Iterator[int]:
+        """Hold the release's lock; gives the open file that helm has to inherit."""
+        lock = self._locks.take(release)
+        try:
+            with self._changing(release):
+                yield lock
+        finally:
+            self._locks.release(release, lock)
 
     async def _is_server_side(self, setting: str, release: ReleaseId, revision: int | None) -> bool:
         """Whether helm will apply on the server: as asked, or as that revision was applied."""
@@ -631,6 +641,10 @@ class HelmClient(Command):  # type: ignore[misc]
         """A directory for one run that only we can read."""
         with tempfile.TemporaryDirectory(prefix="run-", dir=self._runtime_dir) as path:
             yield path
+
+
+def _unnoticed(release: ReleaseId) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _repositories(
