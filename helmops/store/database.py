@@ -39,10 +39,6 @@ _BUSY_SECONDS = 10.0
 #: whoever follows the events relies on.
 _WRITER_LOCK = 0x68656C6D6F7073
 
-#: What SQLite leaves beside its file. They belong to a file of that name, whichever it is: next
-#: to a new file those of a deleted one are poison.
-_COMPANIONS = ("-wal", "-shm", "-journal")
-
 
 class Database:
     """A state database. Raises StoreError and, for an unusable URL, UsageError."""
@@ -227,8 +223,8 @@ def _create(path: Path) -> bool:
     """Make the empty file, for its owner only; whether there was none. Called under the lock."""
     if path.exists():
         return False
-    for suffix in _COMPANIONS:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    # What a deleted file has left beside it (-wal, -shm) SQLite itself throws away when it finds
+    # the file empty.
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     return True
 

@@ -1,3 +1,4 @@
+import fcntl
 import sqlite3
 import stat
 from pathlib import Path
@@ -190,6 +191,34 @@ def test_a_file_that_another_process_keeps_locked_is_said(
     other.close()
     add(database, "a")
     database.close()
+
+
+def test_who_writes_keeps_other_writers_out_from_the_beginning(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helmops.store.database._BUSY_SECONDS", 0.05)
+    first, second = opened(path), opened(path)
+    with first.writing() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM releases").scalar()
+        with pytest.raises(StoreError, match="locked"):
+            add(second, "b")
+        connection.exec_driver_sql("DELETE FROM releases")
+    add(second, "b")
+    first.close()
+    second.close()
+
+
+def test_only_one_process_at_a_time_prepares_a_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helmops.store.database._BUSY_SECONDS", 0.05)
+    path.parent.mkdir(parents=True)
+    with path.with_name("state.db.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=r"another process has been preparing .*fuser"):
+            opened(path)
+        assert not path.exists()
+    opened(path).close()
 
 
 def test_a_server_without_a_driver_is_a_matter_of_usage() -> None:
