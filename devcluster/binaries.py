@@ -87,7 +87,7 @@ MODULES = (ETCD, KWOK, KUBERNETES)
 def control_plane(say: Say) -> dict[str, Path]:
     """The path of every program by name; builds what is missing, which takes minutes at first.
 
-    Raises ToolMissingError where no Go is to be had, DevclusterError where a build fails.
+    Raises ToolMissing where no Go is to be had, DevclusterError where a build fails.
     """
     found: dict[str, Path] = {}
     for module in MODULES:

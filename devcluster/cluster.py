@@ -21,7 +21,7 @@ from typing import Any
 
 from devcluster import binaries, processes, stages
 from devcluster.certificates import LOOPBACK, Authority, openssl
-from devcluster.errors import DevclusterError, StartFailedError
+from devcluster.errors import DevclusterError, StartFailed
 
 Say = Callable[[str], None]
 
@@ -239,7 +239,7 @@ class Cluster:
     def _make_nodes(self) -> None:
         for name in _NODES:
             node = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
-            with contextlib.suppress(_ConflictError):
+            with contextlib.suppress(_Conflict):
                 _create(self, "/api/v1/nodes", node)
 
     # What is waited for.
@@ -263,7 +263,7 @@ class Cluster:
         return True
 
     def _wait(self, what: str, done: Callable[[], bool]) -> None:
-        """Wait until `done`; a part that ends meanwhile, or the time, is a StartFailedError."""
+        """Wait until `done`; a part that ends meanwhile, or the time, is a StartFailed."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
             with contextlib.suppress(OSError):
@@ -271,11 +271,11 @@ class Cluster:
                     return
             for part in _PARTS:
                 if self._pid_file(part).exists() and not self._process(part):
-                    raise StartFailedError(
+                    raise StartFailed(
                         f"{part} ended while waiting until {what}:\n{self._tail(part)}"
                     )
             if time.monotonic() > deadline:
-                raise StartFailedError(
+                raise StartFailed(
                     f"waited {_START_SECONDS} s in vain until {what}; logs are in "
                     f"{self.directory / 'logs'}:\n{self._tail('kube-apiserver')}"
                 )
@@ -315,7 +315,7 @@ class Cluster:
 def start(directory: Path, say: Say = lambda text: None) -> Cluster:
     """The cluster in `directory`, started where it does not run, and ready when this returns.
 
-    A cluster that was stopped comes back with its data. Raises StartFailedError, ToolMissingError
+    A cluster that was stopped comes back with its data. Raises StartFailed, ToolMissing
     or DevclusterError, and then leaves nothing of it running.
     """
     cluster = Cluster(directory.absolute())
@@ -338,7 +338,7 @@ def remove(cluster: Cluster) -> None:
     shutil.rmtree(cluster.directory, ignore_errors=True)
 
 
-class _ConflictError(Exception):
+class _Conflict(Exception):
     """An object of that name exists."""
 
 
@@ -348,7 +348,7 @@ def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
     except urllib.error.HTTPError as refusal:
         with refusal:
             if refusal.code == 409:
-                raise _ConflictError from refusal
+                raise _Conflict from refusal
             raise
 
 

@@ -5,9 +5,9 @@ class DevclusterError(Exception):
     """The local cluster or one of its tools cannot be had; the text says what to do."""
 
 
-class ToolMissingError(DevclusterError):
+class ToolMissing(DevclusterError):
     """A program is neither on this machine nor to be had for its platform."""
 
 
-class StartFailedError(DevclusterError):
+class StartFailed(DevclusterError):
     """A part of the cluster ended or did not answer in time; the end of its log is in the text."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from devcluster import processes
-from devcluster.errors import DevclusterError, StartFailedError, ToolMissingError
+from devcluster.errors import DevclusterError, StartFailed, ToolMissing
 from devcluster.loopback import Answer, LoopbackServer, Request
 
 # Neither this person's Git configuration nor the machine's has a say.
@@ -191,15 +191,13 @@ class GitHttpServer:
 class GitSshServer:
     """Serves every repository in `folder` by OpenSSH's own server, to one key, Git commands only.
 
-    Raises ToolMissingError where `sshd` or `ssh-keygen` is not installed.
+    Raises ToolMissing where `sshd` or `ssh-keygen` is not installed.
     """
 
     def __init__(self, folder: Path, state: Path) -> None:
         sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if sshd is None or shutil.which("ssh-keygen") is None:
-            raise ToolMissingError(
-                "sshd is not installed (on Debian: apt-get install openssh-server)"
-            )
+            raise ToolMissing("sshd is not installed (on Debian: apt-get install openssh-server)")
         self._folder = folder
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.client_key = _ssh_key(state / "client")
@@ -266,7 +264,7 @@ class GitSshServer:
                 break
             time.sleep(0.05)
         self.close()
-        raise StartFailedError(f"sshd did not start:\n{log.read_text()}")
+        raise StartFailed(f"sshd did not start:\n{log.read_text()}")
 
 
 def _ssh_key(path: Path) -> Path:

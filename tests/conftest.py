@@ -22,7 +22,7 @@ from devcluster import cluster as devcluster  # noqa: E402
 from devcluster import paths, tools  # noqa: E402
 from devcluster.certificates import Authority  # noqa: E402
 from devcluster.chart_server import ChartRepository  # noqa: E402
-from devcluster.errors import ToolMissingError  # noqa: E402
+from devcluster.errors import ToolMissing  # noqa: E402
 from devcluster.git_server import GitHttpServer, GitRepository, GitSshServer  # noqa: E402
 
 CHARTS = ROOT / "fixtures" / "charts"
@@ -225,7 +225,7 @@ def git_over_ssh(tmp_path: Path) -> Iterator[GitSshServer]:
     """OpenSSH's server over the folder of `git_repository`; skips where it is not installed."""
     try:
         server = GitSshServer(tmp_path / "git", tmp_path / "ssh")
-    except ToolMissingError as missing:
+    except ToolMissing as missing:
         pytest.skip(str(missing))
     with server:
         yield server

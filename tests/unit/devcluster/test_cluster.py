@@ -6,7 +6,7 @@ import pytest
 
 from devcluster import processes
 from devcluster.cluster import Cluster, start
-from devcluster.errors import DevclusterError, StartFailedError
+from devcluster.errors import DevclusterError, StartFailed
 from devcluster.processes import Process
 
 
@@ -91,7 +91,7 @@ def test_a_part_that_ends_at_once_is_an_error_with_the_end_of_its_log(
     parts = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
     programs = dict.fromkeys(parts, broken)
     monkeypatch.setattr("devcluster.binaries.control_plane", lambda say: programs)
-    with pytest.raises(StartFailedError, match=r"etcd ended .*\n.*no space left on device"):
+    with pytest.raises(StartFailed, match=r"etcd ended .*\n.*no space left on device"):
         start(tmp_path / "cluster")
     assert not Cluster(tmp_path / "cluster").running()
     assert list((tmp_path / "cluster" / "pids").iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import wheels
-from devcluster.errors import DevclusterError, ToolMissingError
+from devcluster.errors import DevclusterError, ToolMissing
 from devcluster.wheels import Wheel
 
 
@@ -80,7 +80,7 @@ def test_another_platform_is_told_what_to_put_on_its_path(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    with pytest.raises(ToolMissingError, match=r"put helm 4, helm 3 .* on PATH"):
+    with pytest.raises(ToolMissing, match=r"put helm 4, helm 3 .* on PATH"):
         wheels.HELM_4.unpacked(lambda text: None)
 
 
