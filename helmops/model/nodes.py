@@ -161,7 +161,11 @@ class YamlReader:
 
     def _open(self, event: Any, line: int) -> None:
         if self._wants_key():
-            raise self._unreadable("a key must be a plain value, not a mapping or a list", line)
+            raise self._unreadable(
+                "a key must be a plain value, not a mapping or a list",
+                line,
+                "`{{ … }}` of templates means nothing here",
+            )
         if len(self._stack) >= MAX_DEPTH:
             raise self.too_deep(line)
         is_mapping = isinstance(event, yaml.MappingStartEvent)

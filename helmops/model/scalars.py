@@ -128,12 +128,12 @@ def key_text(value: Any) -> str:
 def _float_key(value: float) -> str:
     """As Go's FormatFloat(value, 'g', -1, 32) writes it, which kubectl uses for keys."""
     try:
-        single = struct.unpack("f", struct.pack("f", value))[0]
+        single = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
         return "+Inf" if value > 0 else "-Inf"
     for precision in range(9):
         text = f"{single:.{precision}e}"
-        if struct.unpack("f", struct.pack("f", float(text)))[0] == single:
+        if struct.unpack("<f", struct.pack("<f", float(text)))[0] == single:
             break
     mantissa, exponent = text.split("e")
     if -4 <= int(exponent) < 6:
