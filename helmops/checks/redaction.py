@@ -18,6 +18,8 @@ MASK = "***"
 #: Shorter values would take half of a text with them.
 _SHORTEST = 4
 
+#: Their repetitions are bounded, or end at what begins the next match: a log can be of any shape,
+#: and must not keep the process busy.
 _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
@@ -27,12 +29,12 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{MASK}@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}"), rf"\1 {MASK}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), MASK),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,1000}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), MASK),
     (
         re.compile(
-            r"(?i)([a-z0-9_.-]*(?:password|passwd|pwd|secret|token|credential|api[_-]?key"
-            r"|access[_-]?key|private[_-]?key|authorization)[a-z0-9_.-]*"
-            r"[\"']?\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\"']+)"
+            r"(?i)((?:password|passwd|pwd|secret|token|credential|api[_-]?key"
+            r"|access[_-]?key|private[_-]?key|authorization)[a-z0-9_.-]{0,40}"
+            r"[\"']?\s{0,4}[:=]\s{0,4})(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\"']+)"
         ),
         rf"\1{MASK}",
     ),

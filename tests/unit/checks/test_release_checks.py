@@ -1,0 +1,89 @@
+"""Which check is run for what a policy declares."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from helmops.checks.release_checks import ReleaseChecks
+from helmops.errors import DeclarationError, ExpressionError, NotSupported
+from helmops.http import Http
+from helmops.model.credentials import HttpCredentials
+from helmops.model.declarations import PolicyCheck
+from helmops.model.health import CheckResult
+from helmops.model.releases import ReleaseId
+from tests.fakes.clock import FakeClock
+from tests.fakes.objects import FakeObjects
+from tests.fakes.web_server import Answer, web_server
+
+WEB = ReleaseId("shop", "web")
+CONFIG = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "c", "namespace": "shop"},
+    "data": {"a": "b"},
+}
+
+
+@pytest.fixture
+def cluster() -> FakeObjects:
+    return FakeObjects(FakeClock())
+
+
+@pytest.fixture
+async def checks(cluster: FakeObjects) -> AsyncIterator[ReleaseChecks]:
+    async with Http(workers=1) as http:
+        yield ReleaseChecks(cluster, http, cluster.clock)
+
+
+async def run(checks: ReleaseChecks, **kind: Any) -> CheckResult:
+    check = PolicyCheck.model_validate({"name": "mine"} | kind)
+    return await checks.policy_check(check, WEB, (), HttpCredentials())
+
+
+async def test_readiness(checks: ReleaseChecks, cluster: FakeObjects) -> None:
+    cluster.put(CONFIG)
+
+    assert (await checks.readiness(WEB, [CONFIG], (), timeout=timedelta(0))).passed
+
+
+async def test_an_http_check(checks: ReleaseChecks) -> None:
+    with web_server() as server:
+        server.routes["/"] = Answer()
+
+        assert (await run(checks, http={"url": f"{server.url}/"})).passed
+
+
+async def test_a_cel_check(checks: ReleaseChecks, cluster: FakeObjects) -> None:
+    cluster.put(CONFIG)
+    named = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c"}
+
+    result = await run(checks, cel={"object": named, "expr": "object.data.a == 'b'"})
+
+    assert result == CheckResult("mine", True, "ConfigMap/shop/c: `object.data.a == 'b'` is true")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"prometheus": {"address": "http://prometheus", "query": "up"}},
+        {"job": {"template": {"spec": {}}}},
+    ],
+)
+async def test_what_is_not_run_yet_says_so(checks: ReleaseChecks, kind: dict[str, Any]) -> None:
+    with pytest.raises(NotSupported) as caught:
+        await run(checks, **kind)
+
+    assert caught.value.field == f"spec.verify.checks.{next(iter(kind))}"
+
+
+async def test_a_check_that_cannot_be_run_is_no_verdict(checks: ReleaseChecks) -> None:
+    named = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c"}
+    with pytest.raises(ExpressionError):
+        await run(checks, cel={"object": named, "expr": "object &&"})
+    json_path = [{"path": "..a", "equals": 1}]
+    with pytest.raises(DeclarationError):
+        await run(checks, http={"url": "http://x", "expect": {"jsonPath": json_path}})
