@@ -140,7 +140,7 @@ class Database:
         except OSError as error:
             self.close()
             raise _of_file_system(error, self.address) from error
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             self.close()
             raise _of_database(error, self.address) from error
 
@@ -307,9 +307,9 @@ _SQLITE_FAILURES = {
 }
 
 
-def _of_database(error: SQLAlchemyError, address: StateAddress) -> StoreError:
-    # Never the statement and its parameters, nor PostgreSQL's text on connecting: it has the user.
-    cause = error.orig if isinstance(error, DBAPIError) else None
+def _of_database(error: SQLAlchemyError | sqlite3.Error, address: StateAddress) -> StoreError:
+    # The driver's own text: SQLAlchemy's has the statement and its parameters too.
+    cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         what, advice = _SQLITE_FAILURES.get(
@@ -324,7 +324,7 @@ def _of_database(error: SQLAlchemyError, address: StateAddress) -> StoreError:
             "what is to be written is kept in memory meanwhile",
         )
     return StoreError(
-        f"the state database failed: {_first_line(cause or error)}",
+        f"the state database failed: {_first_line(cause)}",
         where=address.shown,
         next_step="check the user's rights on the database",
     )

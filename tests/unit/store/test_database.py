@@ -1,6 +1,7 @@
 import fcntl
 import sqlite3
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,23 @@ def test_a_full_disk_is_said_and_the_database_works_on_when_there_is_room(path: 
     add(database, "x" * 100_000)
     assert count(database) == 1
     database.close()
+
+
+def test_a_disk_that_is_full_from_the_start_is_said(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if "journal_mode" in statement:
+                super().execute("PRAGMA max_page_count=1")
+                return super().execute("CREATE TABLE too_much (a TEXT)")
+            return super().execute(statement, *parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Full))
+        with pytest.raises(StoreError, match="disk under the state file is full"):
+            opened(path)
+    opened(path).close()
 
 
 def test_a_file_that_another_process_keeps_locked_is_said(
