@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -56,6 +57,12 @@ def parse_duration(text: object) -> timedelta:
     return timedelta(microseconds=micros)
 
 
+def _longer_than_nothing(duration: timedelta) -> timedelta:
+    if not duration:
+        raise PydanticCustomError("duration", "must be longer than 0s")
+    return duration
+
+
 def _exact_microseconds(number: str, unit: int) -> int:
     """Whole microseconds of `1.5` units, without the rounding of floats."""
     whole, _, fraction = number.partition(".")
@@ -95,6 +102,8 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
 ]
+#: One that is longer than nothing.
+PositiveDuration = Annotated[Duration, AfterValidator(_longer_than_nothing)]
 #: The same where the CRDs know no hours (timeouts of sources): written without them.
 HourlessDuration = Annotated[
     timedelta,

@@ -22,6 +22,7 @@ from helmops.model.declarations.base import (
     LocalRef,
     Model,
     Name,
+    PositiveDuration,
     Resource,
     Text,
     TextMap,
@@ -215,10 +216,10 @@ class PolicyCheck(Model):
     cel: CelCheck | None = Field(default=None, description="An expression over a live object.")
     prometheus: PrometheusCheck | None = Field(default=None, description="A query.")
     job: JobTemplate | None = Field(default=None, description="A Job that must succeed.")
-    interval: Annotated[Duration, Field(gt=timedelta(0))] = Field(
+    interval: PositiveDuration = Field(
         default=timedelta(seconds=5), description="Time between two tries."
     )
-    timeout: Annotated[Duration, Field(gt=timedelta(0))] = Field(
+    timeout: PositiveDuration = Field(
         default=timedelta(minutes=1), description="Time until the check has failed."
     )
     failure_threshold: AtLeastOnce = Field(
@@ -281,7 +282,7 @@ class RemediationHook(Model):
     at: HookPoint = Field(description="When to run it.")
     job: JobTemplate | None = Field(default=None, description="A Kubernetes Job.")
     webhook: Webhook | None = Field(default=None, description="A request.")
-    timeout: Annotated[Duration, Field(gt=timedelta(0))] = Field(
+    timeout: PositiveDuration = Field(
         default=timedelta(minutes=5), description="Time until the hook has failed."
     )
     on_error: Literal["continue", "stop"] = Field(

@@ -1,0 +1,143 @@
+from typing import Any
+
+import pytest
+
+from helmops.model.declarations import KINDS, Resource
+from helmops.model.declarations.unsupported import unsupported_places
+from helmops.model.documents import dotted
+from tests.unit.model.manifests import (
+    chart,
+    config_map,
+    document,
+    git_repository,
+    helm_repository,
+    policy,
+    provider,
+    release,
+)
+
+
+def places(resource: Resource) -> list[str]:
+    return [dotted(path) for path, _ in unsupported_places(resource)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "place"),
+    [
+        ({"serviceAccountName": "deployer"}, "spec.serviceAccountName"),
+        ({"kubeConfig": {"secretRef": {"name": "a"}}}, "spec.kubeConfig"),
+        ({"commonMetadata": {"labels": {"a": "b"}}}, "spec.commonMetadata"),
+        ({"postRenderers": [{"kustomize": {}}]}, "spec.postRenderers"),
+        ({"storageNamespace": "elsewhere"}, "spec.storageNamespace"),
+        ({"storageNamespace": "apps", "targetNamespace": "prod"}, "spec.storageNamespace"),
+        ({"driftDetection": {"mode": "warn"}}, "spec.driftDetection.mode"),
+        ({"driftDetection": {"mode": "enabled"}}, "spec.driftDetection.mode"),
+        ({"install": {"crds": "CreateReplace"}}, "spec.install.crds"),
+        ({"upgrade": {"crds": "Create"}}, "spec.upgrade.crds"),
+        ({"upgrade": {"crds": "CreateReplace"}}, "spec.upgrade.crds"),
+        ({"chart": chart(verify={"provider": "cosign"})}, "spec.chart.spec.verify"),
+        ({"chart": chart(valuesFiles=["a.yaml"])}, "spec.chart.spec.valuesFiles"),
+        (
+            {"chart": chart(sourceRef={"kind": "Bucket", "name": "b"})},
+            "spec.chart.spec.sourceRef.kind",
+        ),
+        (
+            {"chart": None, "chartRef": {"kind": "OCIRepository", "name": "a"}},
+            "spec.chartRef",
+        ),
+    ],
+)
+def test_what_could_do_harm_when_ignored_is_named(spec: dict[str, Any], place: str) -> None:
+    assert places(release(**spec)) == [place]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"persistentClient": False},
+        {"rollback": {"recreate": True}},
+        {"commonMetadata": {}},
+        {"postRenderers": []},
+        {"postRenderers": [{}]},
+        {"postRenderStrategy": "combined"},
+        {"storageNamespace": "apps"},
+        {"storageNamespace": "prod", "targetNamespace": "prod"},
+        {"driftDetection": {"mode": "disabled"}},
+        {"driftDetection": {"ignore": [{"paths": ["/a"]}]}},
+        {"install": {"crds": "Create"}, "upgrade": {"crds": "Skip"}},
+        {"install": {"crds": "Skip"}},
+        {"chart": chart(interval="5m")},
+        {
+            "chart": chart(
+                valuesFiles=["a.yaml"], sourceRef={"kind": "GitRepository", "name": "apps"}
+            )
+        },
+    ],
+)
+def test_what_is_acted_on_or_without_effect_is_not_named(spec: dict[str, Any]) -> None:
+    assert places(release(**spec)) == []
+
+
+@pytest.mark.parametrize(
+    ("resource", "named"),
+    [
+        (helm_repository(), []),
+        (helm_repository(passCredentials=True, certSecretRef={"name": "a"}), []),
+        (helm_repository(accessFrom={"namespaceSelectors": []}), []),
+        (helm_repository(url="oci://registry.example.com/charts"), ["spec.url"]),
+        (helm_repository(type="oci", url="oci://a/b"), ["spec.type", "spec.url"]),
+        (helm_repository(provider="aws"), ["spec.provider"]),
+        (git_repository(ref={"semver": "1.x"}, secretRef={"name": "a"}), []),
+        (git_repository(verify={"secretRef": {"name": "a"}}), ["spec.verify"]),
+        (git_repository(recurseSubmodules=True), ["spec.recurseSubmodules"]),
+        (git_repository(sparseCheckout=["a"]), ["spec.sparseCheckout"]),
+        (git_repository(include=[{"repository": {"name": "a"}}]), ["spec.include"]),
+        (git_repository(proxySecretRef={"name": "a"}), ["spec.proxySecretRef"]),
+        (git_repository(ignore="/*"), ["spec.ignore"]),
+        (
+            git_repository(provider="azure", serviceAccountName="a"),
+            ["spec.provider", "spec.serviceAccountName"],
+        ),
+        (policy(mode="observe", prune=True, verify={"watch": "1m"}), []),
+        (policy(outOfBand="revert"), ["spec.outOfBand"]),
+        (policy(outOfBand="absorb"), ["spec.outOfBand"]),
+        (
+            policy(
+                verify={
+                    "checks": [
+                        {"name": "a", "http": {"url": "http://a"}},
+                        {"name": "b", "prometheus": {"address": "http://a", "query": "up"}},
+                        {"name": "c", "job": {"template": {"spec": {}}}},
+                    ]
+                }
+            ),
+            ["spec.verify.checks[1].prometheus", "spec.verify.checks[2].job"],
+        ),
+        (provider(), []),
+        (provider(type="generic-hmac", secretRef={"name": "a"}), []),
+        (provider(type="slack"), ["spec.type"]),
+        (provider(proxySecretRef={"name": "a"}), ["spec.proxySecretRef"]),
+        (config_map(), []),
+    ],
+)
+def test_sources_policies_and_providers_are_looked_at_too(
+    resource: Resource, named: list[str]
+) -> None:
+    assert places(resource) == named
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("Bucket", {"bucketName": "a", "endpoint": "b", "interval": "1m"}),
+        ("OCIRepository", {"url": "oci://a/b", "interval": "1m"}),
+        (
+            "HelmChart",
+            {"chart": "a", "interval": "1m", "sourceRef": {"kind": "Bucket", "name": "b"}},
+        ),
+    ],
+)
+def test_kinds_that_are_only_read_say_so(kind: str, spec: dict[str, Any]) -> None:
+    manifest = document("source.toolkit.fluxcd.io/v1", kind, "a", spec)
+    assert places(KINDS[kind].model_validate(manifest)) == ["kind"]
