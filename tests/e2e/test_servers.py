@@ -1,11 +1,15 @@
 """The servers of the tests serve real clients, and fail in the ways they are told to."""
 
+import contextlib
+import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import requests
+import yaml
 
 from devcluster.certificates import Authority
 from devcluster.chart_server import ChartRepository
@@ -165,3 +169,48 @@ def test_a_branch_that_was_rewritten_has_lost_its_commits(git_repository: GitRep
     second = git_repository.commit({"a.yaml": "two"})
     git_repository.rewrite("main", first)
     assert git_repository.head() == first != second
+
+
+@contextlib.contextmanager
+def _command(*arguments: str) -> Iterator[list[str]]:
+    """`python -m devcluster ARGUMENTS`: the lines that say where it serves; ended with SIGTERM."""
+    command = [sys.executable, "-m", "devcluster", *arguments]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            lines = 2 if arguments[0] == "serve-git" else 1
+            yield [process.stdout.readline().strip() for _ in range(lines)]
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_a_served_folder_of_charts_offers_a_version_as_soon_as_it_is_written(
+    charts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(charts / "config", tmp_path / "charts" / "config")
+    with _command("serve-charts", str(tmp_path / "charts")) as (url,):
+
+        def versions() -> list[str]:
+            index = yaml.safe_load(requests.get(f"{url}/index.yaml", timeout=5).text)
+            return [entry["version"] for entry in index["entries"]["config"]]
+
+        assert versions() == ["1.0.0"]
+        metadata = tmp_path / "charts" / "config" / "Chart.yaml"
+        metadata.write_text(metadata.read_text().replace("version: 1.0.0", "version: 1.1.0"))
+        assert versions() == ["1.1.0", "1.0.0"]
+        package = requests.get(f"{url}/charts/config-1.0.0.tgz", timeout=5)
+        assert package.status_code == 200
+
+
+def test_a_served_folder_is_a_repository_that_takes_commits(tmp_path: Path) -> None:
+    (tmp_path / "declarations").mkdir()
+    (tmp_path / "declarations" / "a.yaml").write_text("one")
+    with _command("serve-git", str(tmp_path / "declarations")) as (url, work):
+        before = git("ls-remote", url, "main", folder=tmp_path)
+        Path(work, "a.yaml").write_text("two")
+        git("commit", "--quiet", "--all", "-m", "Change", folder=Path(work))
+        git("push", "--quiet", "origin", "main", folder=Path(work))
+        assert git("ls-remote", url, "main", folder=tmp_path) != before
+    assert not Path(work).exists()
