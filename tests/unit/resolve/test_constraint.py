@@ -108,14 +108,9 @@ def test_takes_as_much_as_helm_takes() -> None:
 
 def test_reads_what_makes_a_backtracking_expression_hang() -> None:
     """Forty characters of this kept a translation of the original's expression busy for 16 s."""
-    for text in (
-        "1 " * 255 + "!",
-        "1." * 255 + "!",
-        "1-" + "a." * 250 + "!",
-        "1," + " " * 509 + "!",
-    ):
+    for start in ("1 " * 255, "1." * 255, "1-" + "a." * 250, "1," + " " * 509):
         with pytest.raises(ConstraintError):
-            Constraint.parse(text)
+            Constraint.parse(f"{start}!")
 
 
 def test_gives_its_text_back_and_counts_as_a_value() -> None:
