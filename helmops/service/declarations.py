@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
@@ -27,6 +27,7 @@ class _Place:
     identity: str
     directory: DeclarationDirectory | None = None
     repository: GitRepositorySpec | None = None
+    credentials: GitCredentials = field(default_factory=GitCredentials)
     path: str = ""
     revision: str = ""
     asked_at: datetime | None = None
@@ -50,12 +51,10 @@ class Declarations:
         git: GitTrees,
         default_namespace: str,
         random: Callable[[], float],
-        git_credentials: GitCredentials | None = None,
     ) -> None:
         self._clock = clock
         self._git = git
         self._default_namespace = default_namespace
-        self._git_credentials = git_credentials or GitCredentials()
         self._places: list[_Place] = []
         self._polls: Polls[str] = Polls(clock=clock, random=random, cap=timedelta(minutes=2))
         self.current = DeclarationSet()
@@ -66,11 +65,13 @@ class Declarations:
         label = str(PurePosixPath(path))
         self._places.append(_Place(label, identity, DeclarationDirectory(path, label=label)))
 
-    def add_git(self, repository: GitRepositorySpec, path: str, label: str) -> None:
+    def add_git(
+        self, repository: GitRepositorySpec, path: str, label: str, credentials: GitCredentials
+    ) -> None:
         """A path in a Git repository; `label` is its URL without credentials."""
-        self._places.append(
-            _Place(label, f"{label}#{path}", repository=repository, path=path.strip("/"))
-        )
+        place = _Place(label, label, repository=repository, path=path.strip("/"))
+        place.credentials = credentials
+        self._places.append(place)
 
     def location_of(self, file: SourceFile) -> str:
         """The identity of the `-f` that a file belongs to."""
@@ -130,10 +131,10 @@ class Declarations:
             return False
         place.asked_at = now
         try:
-            revision = await self._git.resolve(repository, self._git_credentials)
+            revision = await self._git.resolve(repository, place.credentials)
             if revision == place.revision and place.trouble is None:
                 return False
-            tree = await self._git.checkout(repository, self._git_credentials, revision)
+            tree = await self._git.checkout(repository, place.credentials, revision)
         except SourceError as error:
             self._polls.failed(place.identity, error.retry_after)
             place.asked_at = None  # the back-off says when

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import posixpath
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -67,6 +67,7 @@ class Engine:
         concurrency: int,
         on_namespace: Callable[[str], None] = lambda _: None,
         on_secrets: Callable[[DeclarationSet], None] = lambda _: None,
+        on_removed: Callable[[DeclarationKey], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
         self._declarations = declarations
@@ -76,6 +77,7 @@ class Engine:
         self._defaults = defaults
         self._on_namespace = on_namespace
         self._on_secrets = on_secrets
+        self._on_removed = on_removed
         self.declared = DeclarationSet()
         self._by_release: dict[ReleaseId, DeclarationKey] = {}
         self._dependents: dict[DeclarationKey, tuple[DeclarationKey, ...]] = {}
@@ -304,6 +306,8 @@ class Engine:
                 return ComeBack(str(failure))
             if left is None:
                 self._metrics.forget(key)
+                if self._on_removed is not None:
+                    await self._on_removed(key)
         return None
 
     def _count(self, key: DeclarationKey, passed: Passed, duration: timedelta) -> None:

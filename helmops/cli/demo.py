@@ -1,0 +1,10 @@
+"""`helmops demo`."""
+
+from __future__ import annotations
+
+import typer
+
+
+def demo() -> None:
+    """Being written."""
+    raise typer.Exit(1)

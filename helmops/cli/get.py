@@ -1,0 +1,219 @@
+"""`helmops get releases|release|sources|policies`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from helmops.cli import options
+from helmops.cli.options import Format
+from helmops.cli.session import follow, key_of, run_async, settings_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from helmops.service.settings import Settings
+
+app = typer.Typer(help="Look at releases, sources and policies.", no_args_is_help=True)
+_WATCH_SECONDS = 1.0
+
+
+@app.command("releases")
+@app.command("hr", hidden=True)
+@app.command("helmreleases", hidden=True)
+def releases(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None,
+    namespace: options.Namespace = None,
+    all_namespaces: options.AllNamespaces = False,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state: options.State = None,
+    output: options.Output = Format.TEXT,
+    watch: options.Watch = False,
+) -> None:
+    """List releases and how they are."""
+    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig, state=state)
+
+    async def show() -> str:
+        found = await _manifests(settings, everywhere=all_namespaces)
+        if names:
+            wanted = {key_of(name, settings.namespace) for name in names}
+            found = [m for m in found if _key(m) in {(k.namespace, k.name) for k in wanted}]
+        from helmops.service.clock import SystemClock
+
+        return render_releases(found, output, SystemClock().now(), everywhere=all_namespaces)
+
+    async def once() -> None:
+        typer.echo(await show())
+
+    run_async(follow(_WATCH_SECONDS, show) if watch else once())
+
+
+@app.command("release")
+def release(
+    name: Annotated[str, typer.Argument(help="NAME or NAMESPACE/NAME.")],
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    state: options.State = None,
+    output: options.Output = Format.TEXT,
+    watch: options.Watch = False,
+) -> None:
+    """Show one release: its declaration with its status."""
+    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig, state=state)
+    key = key_of(name, settings.namespace)
+
+    async def show() -> str:
+        from helmops.cli.output import as_text
+        from helmops.service.clock import SystemClock
+        from helmops.service.lookup import one
+
+        found = await one(settings, key)
+        if output in (Format.JSON, Format.YAML):
+            return as_text(found, output)
+        return render_releases([found], output, SystemClock().now(), everywhere=True)
+
+    async def once() -> None:
+        typer.echo(await show())
+
+    run_async(follow(_WATCH_SECONDS, show) if watch else once())
+
+
+@app.command("sources")
+def sources(
+    filename: options.Filename = None,
+    namespace: options.Namespace = None,
+    output: options.Output = Format.TEXT,
+) -> None:
+    """List declared sources."""
+    _declared(filename, namespace, output, "sources")
+
+
+@app.command("policies")
+def policies(
+    filename: options.Filename = None,
+    namespace: options.Namespace = None,
+    output: options.Output = Format.TEXT,
+) -> None:
+    """List declared policies and the releases that they are for."""
+    _declared(filename, namespace, output, "policies")
+
+
+def _declared(filename: list[str] | None, namespace: str | None, output: Format, what: str) -> None:
+    from helmops.cli.output import as_text, table
+
+    settings = settings_of(filenames=filename, namespace=namespace)
+
+    async def show() -> None:
+        from helmops.service.wiring import declared_only
+
+        found = await declared_only(settings)
+        for error in found.errors:
+            typer.echo(f"helmops: {error}", err=True)
+        if what == "sources":
+            items = [(key[1], key[0], each) for key, each in sorted(found.sources.items())]
+            rows = [
+                [key.namespace, kind, key.name, str(getattr(each.resource, "spec").url), each.where]  # noqa: B009
+                for key, kind, each in items
+                if hasattr(getattr(each.resource, "spec", None), "url")
+            ]
+            header = ["namespace", "kind", "name", "url", "declared at"]
+            manifests = [each.manifest for _, _, each in items]
+        else:
+            rows = [
+                [
+                    key.namespace,
+                    key.name,
+                    policy.resource.spec.mode,
+                    ", ".join(str(k.name) for k in found.releases if policy in found.policies_of(k))
+                    or "none",
+                    policy.where,
+                ]
+                for key, policy in sorted(found.policies.items())
+            ]
+            header = ["namespace", "name", "mode", "releases", "declared at"]
+            manifests = [policy.manifest for policy in found.policies.values()]
+        if output in (Format.JSON, Format.YAML):
+            typer.echo(as_text({"apiVersion": "v1", "kind": "List", "items": manifests}, output))
+        elif output is Format.NAME:
+            typer.echo("\n".join(f"{m['kind']}/{m['metadata']['name']}" for m in manifests))
+        else:
+            typer.echo(table(header, rows))
+        if found.errors:
+            raise typer.Exit(2)
+
+    run_async(show())
+
+
+async def _manifests(settings: Settings, *, everywhere: bool) -> list[dict[str, Any]]:
+    from helmops.service.lookup import manifests
+
+    return await manifests(settings, namespace=None if everywhere else settings.namespace)
+
+
+def _key(manifest: dict[str, Any]) -> tuple[str, str]:
+    return manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+
+def print_releases(
+    manifests: list[dict[str, Any]], output: Format, now: datetime, *, everywhere: bool
+) -> None:
+    """Print releases as `get releases` does."""
+    typer.echo(render_releases(manifests, output, now, everywhere=everywhere))
+
+
+def render_releases(
+    manifests: list[dict[str, Any]], output: Format, now: datetime, *, everywhere: bool
+) -> str:
+    """Releases as a table, a `kind: List`, or names."""
+    from helmops.cli.output import age, as_text, table
+
+    if output in (Format.JSON, Format.YAML):
+        return as_text({"apiVersion": "v1", "kind": "List", "items": manifests}, output)
+    if output is Format.NAME:
+        return "\n".join(f"helmrelease/{m['metadata']['name']}" for m in manifests)
+    if not manifests:
+        return "No releases found."
+    header = ["name", "ready", "state", "revision", "chart", "verdict", "age", "message"]
+    if output is Format.WIDE:
+        header[6:6] = ["last healthy", "failures", "declared at"]
+    if everywhere:
+        header.insert(0, "namespace")
+    rows = []
+    for manifest in manifests:
+        status = manifest.get("status") or {}
+        ours = status.get("helmops") or {}
+        ready = _condition(status, "Ready")
+        head = (status.get("history") or [{}])[0]
+        chart = f"{head['chartName']}@{head['chartVersion']}" if head else "-"
+        row = [
+            manifest["metadata"]["name"],
+            ready.get("status", "Unknown"),
+            ours.get("state") or "-",
+            str(head.get("version", "-")),
+            chart,
+            ours.get("verdict") or "-",
+            age(ours.get("updatedAt"), now),
+            _short(ready.get("message", ""), wide=output is Format.WIDE),
+        ]
+        if output is Format.WIDE:
+            healthy = ours.get("lastHealthy")
+            row[6:6] = [
+                f"v{healthy['revision']} ({healthy['chartVersion']})" if healthy else "-",
+                str(status.get("failures", 0)),
+                ours.get("origin") or "-",
+            ]
+        if everywhere:
+            row.insert(0, manifest["metadata"]["namespace"])
+        rows.append(row)
+    return table(header, rows)
+
+
+def _condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next((c for c in status.get("conditions") or [] if c["type"] == kind), {})
+
+
+def _short(message: str, *, wide: bool) -> str:
+    line = " ".join(message.split())
+    return line if wide or len(line) <= 100 else f"{line[:99]}…"

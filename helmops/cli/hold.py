@@ -1,0 +1,102 @@
+"""`helmops suspend` and `helmops resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from helmops.cli import options
+from helmops.cli.session import key_of, run_async, settings_of
+
+if TYPE_CHECKING:
+    from helmops.model.records import Record
+    from helmops.model.releases import DeclarationKey
+    from helmops.service.settings import Settings
+
+_Names = Annotated[list[str], typer.Argument(help="NAME or NAMESPACE/NAME.")]
+
+
+def suspend(
+    names: _Names,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+) -> None:
+    """Leave releases alone until `helmops resume`, whatever is declared."""
+
+    def change(record: Record) -> Record:
+        from helmops.model.records import Suspension
+        from helmops.service.clock import SystemClock
+        from helmops.service.identity import who
+
+        if record.suspended is not None:
+            return record
+        return record.evolve(suspended=Suspension(SystemClock().now(), who()))
+
+    _change(names, namespace, context, kubeconfig, change, "suspended")
+
+
+def resume(
+    names: _Names,
+    namespace: options.Namespace = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+) -> None:
+    """Go on with suspended or held releases; what they were held for is accepted."""
+
+    def change(record: Record) -> Record:
+        from helmops.decide.remember import resume as resumed
+
+        return resumed(record)
+
+    _change(names, namespace, context, kubeconfig, change, "resumed")
+
+
+def _change(
+    names: list[str],
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    change: Callable[[Record], Record],
+    done: str,
+) -> None:
+    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    run_async(_apply(settings, [key_of(n, settings.namespace) for n in names], change, done))
+
+
+async def _apply(
+    settings: Settings,
+    keys: list[DeclarationKey],
+    change: Callable[[Record], Record],
+    done: str,
+) -> None:
+    """Write into the records; a running service sees it at once."""
+    from helmops.cluster.api import Api
+    from helmops.cluster.records import SecretRecords
+    from helmops.errors import ObjectConflict, ObjectNotFound
+
+    async with await Api.connect(
+        kubeconfig=settings.kubeconfig or None, context=settings.context or None, light=True
+    ) as api:
+        records = SecretRecords(api, namespaces=settings.watch_namespaces)
+        known = {record.key: record for record in await records.load_all()}
+        missing = [str(key) for key in keys if key not in known]
+        if missing:
+            raise ObjectNotFound(
+                f"there is no release {', '.join(missing)}",
+                next_step="helmops get releases -A lists all",
+            )
+        for key in keys:
+            record = known[key]
+            for attempt in range(5):
+                try:
+                    await records.save(change(record))
+                    break
+                except ObjectConflict:
+                    fresh = await records.load(record.release)
+                    if fresh is None or attempt == 4:
+                        raise
+                    record = fresh
+            typer.echo(f"{key} {done}")

@@ -1,0 +1,109 @@
+"""`helmops plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from helmops.cli import options
+from helmops.cli.options import Format
+from helmops.cli.session import opened, run_async, settings_of
+
+if TYPE_CHECKING:
+    from helmops.reconcile.reconciler import Passed
+    from helmops.service.settings import Settings
+
+
+def plan(
+    names: Annotated[list[str] | None, typer.Argument(help="NAME or NAMESPACE/NAME.")] = None,
+    filename: options.Filename = None,
+    namespace: options.Namespace = None,
+    state: options.State = None,
+    defaults: options.Defaults = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    helm: options.Helm = None,
+    watch_namespace: options.WatchNamespace = None,
+    output: options.Output = Format.TEXT,
+) -> None:
+    """Say what the next pass would do to each release, and why. Writes nothing.
+
+    Status 0: nothing to do. 2: changes. 1: any error.
+    """
+    settings = settings_of(
+        filenames=filename,
+        namespace=namespace,
+        state=state,
+        defaults=defaults,
+        context=context,
+        kubeconfig=kubeconfig,
+        helm=helm,
+        watch_namespaces=watch_namespace,
+        observe=True,
+    )
+    raise typer.Exit(run_async(_plan(settings, names or [], output)))
+
+
+async def _plan(settings: Settings, names: list[str], output: Format) -> int:
+    from helmops.cli.output import as_text, table
+    from helmops.cli.reconcile import chosen
+    from helmops.errors import DeclarationError
+
+    async with opened(settings, read_only=True) as installation:
+        declared = await installation.read_declarations()
+        try:
+            keys = chosen(installation, names, settings.namespace)
+        except DeclarationError as error:
+            typer.echo(f"helmops: {error}", err=True)
+            return 1
+        entries = [_entry(await installation.look(key)) for key in keys]
+        for refused in declared.errors:
+            typer.echo(f"helmops: {refused}", err=True)
+    if output in (Format.JSON, Format.YAML):
+        typer.echo(as_text({"releases": entries}, output))
+    elif output is Format.NAME:
+        typer.echo("\n".join(e["name"] for e in entries if e["action"] != "-"))
+    else:
+        header = ["namespace", "name", "state", "action", "from", "to", "why"]
+        typer.echo(table(header, [[str(e[h]) for h in header] for e in entries]))
+        for entry in entries:
+            for line in entry["plan"]:
+                typer.echo(f"  {entry['namespace']}/{entry['name']}: {line}")
+    if declared.errors or any(e["failed"] for e in entries):
+        return 1
+    return 2 if any(e["action"] != "-" for e in entries) else 0
+
+
+def _entry(passed: Passed) -> dict[str, Any]:
+    """One release: where it is, what would be done, between which versions, and why."""
+    from helmops.model.actions import Held, Install, Rollback, Run, Stalled, Upgrade
+
+    record, decision = passed.record, passed.decision
+    head = record.head
+    action, to, why = "-", "-", ""
+    plan: tuple[str, ...] = ()
+    match decision:
+        case Run(action=wanted, why=reason):
+            action, why = type(wanted).__name__, reason
+            if isinstance(wanted, Install | Upgrade):
+                to = f"{wanted.target.chart.name}@{wanted.target.chart.version}"
+                why = f"{reason}; {wanted.target.choice}" if wanted.target.choice else reason
+            elif isinstance(wanted, Rollback):
+                to = f"revision {wanted.to}"
+        case Held(hold=hold):
+            why, plan = f"held: {hold.message}", hold.plan
+        case _:
+            why = decision.why
+    return {
+        "namespace": record.key.namespace,
+        "name": record.key.name,
+        "state": decision.state.value,
+        "action": action,
+        "from": f"{head.chart_name}@{head.chart_version}" if head else "-",
+        "to": to,
+        "why": why,
+        "plan": list(plan),
+        "heldBack": list(record.held_back),
+        "failed": isinstance(decision, Stalled) and decision.reason != "RetriesExceeded",
+    }

@@ -1,0 +1,157 @@
+"""`helmops reconcile`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from helmops.cli import options
+from helmops.cli.options import Format
+from helmops.cli.session import key_of, opened, run_async, settings_of
+
+if TYPE_CHECKING:
+    from helmops.model.actions import Request
+    from helmops.model.releases import DeclarationKey
+    from helmops.reconcile.reconciler import Passed
+    from helmops.service.settings import Settings
+    from helmops.service.wiring import Installation
+
+
+def reconcile(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="NAME or NAMESPACE/NAME; absent: all declared.")
+    ] = None,
+    filename: options.Filename = None,
+    namespace: options.Namespace = None,
+    state: options.State = None,
+    defaults: options.Defaults = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+    helm: options.Helm = None,
+    concurrency: options.Concurrency = None,
+    watch_namespace: options.WatchNamespace = None,
+    with_source: Annotated[
+        bool, typer.Option("--with-source", help="Ask the sources first, whatever their interval.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Install or upgrade once, even when in sync.")
+    ] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Forget failures, so that retries begin anew.")
+    ] = False,
+    timeout: options.Timeout = "15m",
+    output: options.Output = Format.TEXT,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run passes over the declared releases until they are settled.
+
+    Status 0: all are ready. 1: some are not. 2: some declarations cannot be used.
+    """
+    settings = settings_of(
+        filenames=filename,
+        namespace=namespace,
+        state=state,
+        defaults=defaults,
+        context=context,
+        kubeconfig=kubeconfig,
+        helm=helm,
+        concurrency=concurrency,
+        watch_namespaces=watch_namespace,
+    )
+    status = run_async(
+        _reconcile(
+            settings,
+            names or [],
+            with_source=with_source,
+            force=force,
+            reset=reset,
+            timeout=timeout,
+            output=output,
+            quiet=quiet,
+        )
+    )
+    raise typer.Exit(status)
+
+
+async def _reconcile(
+    settings: Settings,
+    names: list[str],
+    *,
+    with_source: bool,
+    force: bool,
+    reset: bool,
+    timeout: str,
+    output: Format,
+    quiet: bool,
+) -> int:
+    from helmops.cli.output import teller
+    from helmops.model.actions import Request
+
+    async with opened(settings, tell=teller(quiet=quiet)) as installation:
+        declared = await installation.read_declarations()
+        keys = chosen(installation, names, settings.namespace)
+        token = installation.clock.now().isoformat()
+        request = Request(
+            reconcile=token,
+            force=token if force else "",
+            reset=token if reset else "",
+            by=installation.who,
+        )
+        if with_source:
+            await installation.refresh_sources(keys)
+        results = await settle(installation, keys, request, timeout)
+        print_results(installation, results, output)
+        if declared.errors:
+            return 2
+        return 0 if all(passed.is_ready for passed in results.values()) else 1
+
+
+def chosen(
+    installation: Installation, names: list[str], namespace: str
+) -> tuple[DeclarationKey, ...]:
+    """The declared releases that names mean; all when there are none. Raises UsageError."""
+    from helmops.errors import UsageError
+
+    declared = installation.declarations.current
+    if not names:
+        return tuple(declared.releases)
+    keys = []
+    for name in names:
+        key = key_of(name, namespace)
+        if key in declared.untouched:
+            raise declared.untouched[key]
+        if key not in declared.releases:
+            others = ", ".join(str(k) for k in sorted(declared.releases)[:5]) or "none"
+            raise UsageError(f"{key} is not declared", next_step=f"declared are {others}")
+        keys.append(key)
+    return tuple(keys)
+
+
+async def settle(
+    installation: Installation,
+    keys: tuple[DeclarationKey, ...],
+    request: Request,
+    timeout: str,
+) -> dict[DeclarationKey, Passed]:
+    """Passes until settled. Raises UsageError for a timeout that is none."""
+    from helmops.errors import UsageError
+    from helmops.model.declarations import parse_duration
+
+    try:
+        limit = parse_duration(timeout)
+    except ValueError as error:
+        raise UsageError(str(error), where="--timeout") from error
+    return await installation.once().settle(keys, dict.fromkeys(keys, request), timeout=limit)
+
+
+def print_results(
+    installation: Installation, results: dict[DeclarationKey, Passed], output: Format
+) -> None:
+    """What came of it, and every declaration that cannot be used."""
+    from helmops.cli.get import print_releases
+
+    for error in installation.declarations.current.errors:
+        typer.echo(f"helmops: {error}", err=True)
+    manifests = [passed.record.to_manifest() for passed in results.values()]
+    print_releases(manifests, output, installation.clock.now(), everywhere=True)

@@ -1,0 +1,63 @@
+"""What commands have in common: settings out of options, and an installation to work with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from helmops.model.releases import DeclarationKey
+    from helmops.service.settings import Settings
+    from helmops.service.wiring import Installation
+
+T = TypeVar("T")
+
+
+def settings_of(**options: Any) -> Settings:
+    """Settings from a command's options and the environment. Raises UsageError."""
+    from helmops.service.settings import Settings
+
+    return Settings.load(options, os.environ)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings,
+    *,
+    read_only: bool = False,
+    tell: Callable[[DeclarationKey, str], None] | None = None,
+) -> AsyncIterator[Installation]:
+    """An installation for one command."""
+    from helmops.service.wiring import Installation
+
+    async with Installation.open(settings, read_only=read_only, tell=tell) as installation:
+        yield installation
+
+
+def key_of(name: str, namespace: str) -> DeclarationKey:
+    """`NAME` or `NAMESPACE/NAME` as a key."""
+    from helmops.model.releases import DeclarationKey
+
+    before, slash, after = name.partition("/")
+    return DeclarationKey(before, after) if slash else DeclarationKey(namespace, name)
+
+
+async def follow(seconds: float, show: Callable[[], Awaitable[str]]) -> None:
+    """Print a text, and again whenever it is another one, until interrupted."""
+    last = None
+    while True:
+        text = await show()
+        if text != last:
+            typer.echo(text)
+            last = text
+        await asyncio.sleep(seconds)

@@ -1,0 +1,114 @@
+"""`helmops versions`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from helmops.cli import options
+from helmops.cli.options import Format
+from helmops.cli.session import run_async, settings_of
+
+if TYPE_CHECKING:
+    from helmops.model.charts import ChartVersion
+    from helmops.service.settings import Settings
+
+
+def versions(
+    chart: Annotated[str, typer.Argument(help="Name of the chart.")],
+    repo: Annotated[str, typer.Option("--repo", help="URL of the chart repository.")],
+    version: Annotated[
+        str, typer.Option("--version", help="Version or range; absent: the newest.")
+    ] = "",
+    username: Annotated[
+        str, typer.Option("--username", envvar="HELMOPS_REPO_USERNAME", help="For the repository.")
+    ] = "",
+    password: Annotated[
+        str,
+        typer.Option(
+            envvar="HELMOPS_REPO_PASSWORD", hidden=True, help="Through the environment only."
+        ),
+    ] = "",
+    ca_file: Annotated[str, typer.Option("--ca-file", help="CA of the repository, PEM.")] = "",
+    output: options.Output = Format.TEXT,
+) -> None:
+    """List what a chart repository offers, newest first, and which version a range selects."""
+    settings = settings_of()
+    ca = _read(ca_file)
+
+    async def show() -> None:
+        from helmops.cli.output import as_text, table
+        from helmops.errors import NoVersionInRange
+        from helmops.resolve.selection import choose, newest_first
+
+        entries = await _entries(settings, repo, chart, username, password, ca)
+        selected, reason = None, ""
+        failure: NoVersionInRange | None = None
+        try:
+            choice = choose(entries, version, where=repo)
+            selected, reason = choice.selected.version, choice.reason
+        except NoVersionInRange as error:
+            failure, reason = error, str(error)
+        ordered = newest_first(entries)
+        if output in (Format.JSON, Format.YAML):
+            told = {
+                "chart": chart,
+                "versions": [entry.version for entry in ordered],
+                "selected": selected,
+                "reason": reason,
+            }
+            typer.echo(as_text(told, output))
+        elif output is Format.NAME:
+            typer.echo("\n".join(entry.version for entry in ordered))
+        else:
+            rows = [
+                [
+                    "*" if entry.version == selected else "",
+                    entry.version,
+                    entry.app_version,
+                    f"{entry.created:%Y-%m-%d}" if entry.created else "",
+                    "deprecated" if entry.deprecated else "",
+                ]
+                for entry in ordered
+            ]
+            typer.echo(table(["", "version", "app version", "created", "note"], rows))
+            typer.echo(reason, err=True)
+        if failure is not None:
+            raise typer.Exit(1)
+
+    run_async(show())
+
+
+def _read(path: str) -> str:
+    from pathlib import Path
+
+    from helmops.errors import UsageError
+
+    try:
+        return Path(path).read_text() if path else ""
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", where="--ca-file") from error
+
+
+async def _entries(
+    settings: Settings, repo: str, chart: str, username: str, password: str, ca: str
+) -> tuple[ChartVersion, ...]:
+    from pydantic import ValidationError
+
+    from helmops.errors import UsageError
+    from helmops.http import Http
+    from helmops.model.credentials import HttpCredentials
+    from helmops.model.declarations import HelmRepositorySpec
+    from helmops.sources.helm_repository import HelmRepositories
+
+    try:
+        repository = HelmRepositorySpec(url=repo)
+    except ValidationError as error:
+        raise UsageError(f"{repo} is no URL of a chart repository", where="--repo") from error
+    if repo.startswith("oci://"):
+        raise UsageError("OCI registries are not read yet", where="--repo")
+    credentials = HttpCredentials(username=username, password=password, ca=ca)
+    async with Http() as http:
+        repositories = HelmRepositories(http, settings.cache_dir)
+        return await repositories.versions(repository, chart, credentials)

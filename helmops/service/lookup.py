@@ -1,0 +1,114 @@
+"""What is known of releases, for commands that only look: quickly, and without helm.
+
+The record Secrets are the truth. What never got one (its namespace does not exist, helmops only
+observes, its declaration cannot be used) is in the state database alone.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from helmops.errors import ClusterError, ObjectNotFound, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helmops.model.records import Record
+    from helmops.model.releases import DeclarationKey
+    from helmops.service.settings import Settings
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+async def records(settings: Settings, *, namespace: str | None = None) -> tuple[Record, ...]:
+    """Records in one namespace, or in all. Raises ClusterError."""
+    from helmops.cluster.api import Api
+    from helmops.cluster.records import SecretRecords
+
+    namespaces = (namespace,) if namespace else settings.watch_namespaces
+    async with await Api.connect(
+        kubeconfig=settings.kubeconfig or None, context=settings.context or None, light=True
+    ) as api:
+        return await SecretRecords(api, namespaces=namespaces).load_all()
+
+
+async def manifests(settings: Settings, *, namespace: str | None = None) -> list[dict[str, Any]]:
+    """Releases as HelmRelease manifests with `status`, by namespace and name.
+
+    Of a record and what the state database has of the same release, the newer says how it is.
+    Raises ClusterError where the cluster cannot be asked and the database knows nothing.
+    """
+    # A release may live in another namespace than its declaration, so all records are asked.
+    failure: ClusterError | None = None
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    try:
+        for record in await records(settings):
+            found[(record.key.namespace, record.key.name)] = record.to_manifest()
+    except ClusterError as error:
+        failure = error
+    for key, status, updated_at in await _published(settings):
+        known = found.get(key)
+        if known is None:
+            found[key] = _bare(key, status)
+        elif _updated(known["status"]) < updated_at:
+            known["status"] = status
+    if failure is not None and not found:
+        raise failure
+    return [
+        manifest
+        for key, manifest in sorted(found.items())
+        if namespace is None or key[0] == namespace
+    ]
+
+
+async def _published(
+    settings: Settings,
+) -> list[tuple[tuple[str, str], dict[str, Any], datetime]]:
+    path = settings.state.path
+    if path is None or not _exists(path):
+        return []  # nothing has run here yet; a command that looks makes no database
+    from helmops.service.clock import SystemClock
+    from helmops.store.journal import SqlJournal
+
+    journal = SqlJournal(settings.state, now=SystemClock().now)
+    try:
+        await journal.open()
+        return [
+            ((entry.key.namespace, entry.key.name), dict(entry.status), entry.updated_at)
+            for entry in await journal.releases()
+        ]
+    except StoreError:
+        return []  # the records tell the same, where there are any
+    finally:
+        await journal.close()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+def _bare(key: tuple[str, str], status: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "helm.toolkit.fluxcd.io/v2",
+        "kind": "HelmRelease",
+        "metadata": {"namespace": key[0], "name": key[1]},
+        "status": status,
+    }
+
+
+def _updated(status: dict[str, Any]) -> datetime:
+    text = (status.get("helmops") or {}).get("updatedAt")
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else _LONG_AGO
+
+
+async def one(settings: Settings, key: DeclarationKey) -> dict[str, Any]:
+    """The manifest of one release. Raises ObjectNotFound where nothing is known of it."""
+    for manifest in await manifests(settings):
+        metadata = manifest["metadata"]
+        if (metadata["namespace"], metadata["name"]) == (key.namespace, key.name):
+            return manifest
+    raise ObjectNotFound(
+        f"there is no release {key}",
+        next_step="helmops get releases -A lists all; a declared one shows up after its first pass",
+    )

@@ -1,0 +1,334 @@
+"""Puts an installation together. The only place that names concrete adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from helmops.checks.hooks import ReleaseHooks
+from helmops.checks.release_checks import ReleaseChecks
+from helmops.cluster.api import Api
+from helmops.cluster.leases import ClusterLeases
+from helmops.cluster.records import SecretRecords
+from helmops.cluster.references import ClusterReferences
+from helmops.cluster.watches import SecretIndex
+from helmops.errors import HelmopsError, ObjectNotFound, StoreError, UsageError
+from helmops.helm.client import HelmClient
+from helmops.helm.storage import HelmStorage
+from helmops.http import Http
+from helmops.model.actions import Done, Request
+from helmops.model.declarations import Alert, Defaults, HelmRelease, Provider, parse_duration
+from helmops.model.declared import DeclarationSet, Declared, SourceFile
+from helmops.model.documents import read_documents
+from helmops.model.records import Record
+from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.notify.webhooks import WebhookNotifier
+from helmops.reconcile.credentials import CredentialReader
+from helmops.reconcile.performing import Performer
+from helmops.reconcile.reconciler import Passed, Reconciler
+from helmops.reconcile.resolving import DeclaredSecrets, Resolver
+from helmops.service import identity
+from helmops.service.clock import SystemClock
+from helmops.service.declarations import Declarations
+from helmops.service.metrics import Metrics
+from helmops.service.once import Once
+from helmops.service.settings import Settings
+from helmops.service.waking import references_of
+from helmops.sources.artifact_cache import ArtifactCache
+from helmops.sources.charts import ChartPackager
+from helmops.sources.git import GitMirrors, parse_git_filename
+from helmops.sources.helm_repository import HelmRepositories
+from helmops.sources.tree_files import TreeFiles
+from helmops.store.journal import SqlJournal
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a command waits at its end for notifications to be taken.
+_DRAIN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Installation:
+    """All parts of one helmops, ready to work. Open it with `open`."""
+
+    settings: Settings
+    clock: SystemClock
+    api: Api
+    helm: HelmClient
+    http: Http
+    journal: SqlJournal
+    notifier: WebhookNotifier
+    declarations: Declarations
+    resolver: Resolver
+    reconciler: Reconciler
+    records: SecretRecords
+    index: SecretIndex | None
+    metrics: Metrics
+    secrets: DeclaredSecrets
+    who: str = field(default_factory=identity.who)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        read_only: bool = False,
+        tell: Callable[[DeclarationKey, str], None] | None = None,
+        on_cluster_change: Callable[[str, ReleaseId], None] | None = None,
+        on_done: Callable[[DeclarationKey, Done], None] | None = None,
+    ) -> AsyncIterator[Installation]:
+        """Everything wired up; with `on_cluster_change`, Secrets are watched.
+
+        `read_only` (and `settings.observe`) refuse every write to the cluster before it leaves.
+        Raises UsageError, StoreError, HelmUnavailable, ClusterError.
+        """
+        clock = SystemClock()
+        observe_only = read_only or settings.observe
+        defaults = Defaults(settings.defaults)
+        async with contextlib.AsyncExitStack() as stack:
+            api = await stack.enter_async_context(
+                await Api.connect(
+                    kubeconfig=settings.kubeconfig or None,
+                    context=settings.context or None,
+                    read_only=observe_only,
+                )
+            )
+            http = await stack.enter_async_context(Http())
+            index = None
+            if on_cluster_change is not None:
+                index = SecretIndex(api, on_cluster_change, settings.watch_namespaces)
+                watching = asyncio.create_task(index.run())
+                stack.push_async_callback(_cancelled, watching)
+            storage = HelmStorage(api, index)
+            helm = HelmClient(
+                runtime_dir=settings.cache_dir / "helm",
+                executable=settings.helm,
+                kubeconfig=settings.kubeconfig or None,
+                context=settings.context or None,
+                apply_method=storage.apply_method,
+            )
+            await helm.prepare()
+            references = ClusterReferences(api)
+            secrets = DeclaredSecrets(references)
+            records = SecretRecords(api, namespaces=settings.watch_namespaces, index=index)
+            journal = SqlJournal(settings.state, now=clock.now)
+            stack.push_async_callback(journal.close)
+            try:
+                await journal.open()
+            except StoreError as error:
+                # What safety depends on is in the cluster; the database is for looking back.
+                log.error("%s", error, extra={"action": "open"})
+            git = GitMirrors(settings.cache_dir / "git")
+            stack.callback(git.close)
+            declarations = _declarations(settings, clock, git)
+            artifacts = ArtifactCache(settings.cache_dir / "charts")
+            resolver = Resolver(
+                clock=clock,
+                helm=helm,
+                repositories=HelmRepositories(http, settings.cache_dir, artifacts=artifacts),
+                git=git,
+                builder=ChartPackager(artifacts, helm.dependency_build),
+                files=TreeFiles(),
+                references=secrets,
+                defaults=defaults,
+                location_of=declarations.location_of,
+                observe_only=observe_only,
+            )
+            notifier = _notifier(http, declarations, secrets)
+            stack.push_async_callback(notifier.drain, _DRAIN_SECONDS)
+            performer = Performer(
+                clock=clock,
+                helm=helm,
+                storage=storage,
+                checks=ReleaseChecks(api, http, clock),
+                hooks=ReleaseHooks(api, http, clock),
+                credentials=CredentialReader(secrets),
+                **({"changing": index.changing} if index is not None else {}),
+            )
+            reconciler = Reconciler(
+                clock=clock,
+                helm=helm,
+                storage=storage,
+                performer=performer,
+                records=records,
+                leases=ClusterLeases(api, clock.now),
+                journal=journal if not read_only else _Silence(),
+                notifier=notifier if not read_only else _Silence(),
+                holder=identity.process(),
+                observe_only=observe_only,
+                tell=tell,
+                on_done=on_done,
+                on_journal_error=lambda error: log.error("%s", error, extra={"action": "store"}),
+            )
+            yield cls(
+                settings=settings,
+                clock=clock,
+                api=api,
+                helm=helm,
+                http=http,
+                journal=journal,
+                notifier=notifier,
+                declarations=declarations,
+                resolver=resolver,
+                reconciler=reconciler,
+                records=records,
+                index=index,
+                metrics=Metrics(),
+                secrets=secrets,
+            )
+
+    async def read_declarations(self) -> DeclarationSet:
+        """Read all `-f` now, and the records. Raises UsageError, ClusterError."""
+        if not self.settings.filenames:
+            raise UsageError(
+                "there are no declarations", next_step="name them: -f DIR or -f git+https://…"
+            )
+        declared = await self.declarations.read()
+        self.secrets.declarations = declared
+        await self.reconciler.load()
+        return declared
+
+    async def refresh_sources(self, keys: Iterable[DeclarationKey]) -> None:
+        """Ask the sources of these releases now. What fails is told by the passes."""
+        declared = self.declarations.current
+        wanted = {ref for key in keys for ref in references_of(declared.releases[key])}
+        for kind, key in sorted(wanted):
+            source: Any = declared.sources.get((kind, key))
+            if source is None:
+                continue
+            with contextlib.suppress(HelmopsError):
+                if kind == "HelmRepository":
+                    await self.resolver.poll_repository(source)
+                elif kind == "GitRepository":
+                    await self.resolver.poll_git(source)
+
+    def once(self) -> Once:
+        """Runs passes until settled."""
+        return Once(
+            clock=self.clock,
+            reconciler=self.reconciler,
+            wanted=lambda key: self.resolver.wanted(self.declarations.current, key),
+            concurrency=self.settings.concurrency,
+        )
+
+    async def look(self, key: DeclarationKey) -> Passed:
+        """What a pass would do. The installation must be read-only."""
+        return await self.reconciler.reconcile(self.resolver.wanted(self.declarations.current, key))
+
+    async def act(self, key: DeclarationKey, request: Request, timeout: str) -> Passed:
+        """One request to one release, by what is declared now or by what the record remembers.
+
+        The declarations are read where `-f` names some; without them the record has the last one.
+        Raises ObjectNotFound, UsageError.
+        """
+        try:
+            limit = parse_duration(timeout)
+        except ValueError as error:
+            raise UsageError(str(error), where="--timeout") from error
+        if self.settings.filenames:
+            await self.read_declarations()
+        else:
+            self._declare_again(await self.reconciler.load(), key)
+        if key not in self.declarations.current.releases:
+            raise ObjectNotFound(
+                f"there is no release {key}", next_step="helmops get releases -A lists all"
+            )
+        results = await self.once().settle([key], {key: request}, timeout=limit)
+        return results[key]
+
+    def _declare_again(self, records: Iterable[Record], key: DeclarationKey) -> None:
+        """What the record remembers of a declaration, in place of the declaration."""
+        for record in records:
+            if record.key == key and record.manifest:
+                self.declarations.current = _remembered(record)
+                self.secrets.declarations = self.declarations.current
+
+
+def _remembered(record: Record) -> DeclarationSet:
+    file = SourceFile(path=record.origin or "record")
+    release = HelmRelease.model_validate(record.manifest)
+    document = read_documents(file.path, "kind: HelmRelease\n").documents[0]
+    declared = _DeclaredBefore(release, document, file, record.manifest, record.declaration_digest)
+    return DeclarationSet(releases={record.key: declared})
+
+
+@dataclass(frozen=True)
+class _DeclaredBefore(Declared[HelmRelease]):
+    """A declaration as the record remembers it: the same digest, so that nothing looks changed."""
+
+    remembered: dict[str, Any] = field(default_factory=dict, repr=False)
+    remembered_digest: str = ""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.remembered
+
+    @property
+    def digest(self) -> str:
+        return self.remembered_digest
+
+
+class _Silence:
+    """For commands that only look: nothing is written down, nobody is told."""
+
+    async def append(self, events: object) -> None:
+        return None
+
+    async def publish(self, record: Record) -> None:
+        return None
+
+    async def send(self, event: object, record: Record) -> None:
+        return None
+
+
+async def declared_only(settings: Settings) -> DeclarationSet:
+    """What `-f` declares, without a cluster. Raises UsageError."""
+    if not settings.filenames:
+        raise UsageError("there are no declarations", next_step="name them: -f DIR")
+    git = GitMirrors(settings.cache_dir / "git")
+    try:
+        return await _declarations(settings, SystemClock(), git).read()
+    finally:
+        git.close()
+
+
+def _declarations(settings: Settings, clock: SystemClock, git: GitMirrors) -> Declarations:
+    declarations = Declarations(
+        clock=clock, git=git, default_namespace=settings.namespace, random=random.random
+    )
+    for filename in settings.filenames:
+        if filename.startswith("git+"):
+            location = parse_git_filename(filename)
+            declarations.add_git(
+                location.repository, location.path, location.label, location.credentials
+            )
+        else:
+            if not Path(filename).exists():
+                raise UsageError(f"{filename} does not exist", where="-f")
+            declarations.add_directory(filename)
+    return declarations
+
+
+def _notifier(http: Http, declarations: Declarations, secrets: DeclaredSecrets) -> WebhookNotifier:
+    def alerts() -> Iterable[Alert]:
+        return [each.resource for each in declarations.current.alerts.values()]
+
+    def provider(key: DeclarationKey) -> Provider | None:
+        found = declarations.current.providers.get(key)
+        return found.resource if found is not None else None
+
+    return WebhookNotifier(http, alerts=alerts, provider=provider, read_secret=secrets.secret)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
