@@ -159,7 +159,10 @@ def _merge(paths: Iterable[Path]) -> dict[str, Any]:
                         body[name] = str(path.parent.absolute() / body[name])
                 command = (body.get("exec") or {}).get("command", "")
                 if os.sep in command:  # a bare name is looked up on PATH
-                    body["exec"] = {**body["exec"], "command": str(path.parent.absolute() / command)}
+                    body["exec"] = {
+                        **body["exec"],
+                        "command": str(path.parent.absolute() / command),
+                    }
                 merged[section].setdefault(item["name"], body)
     return merged
 

@@ -8,7 +8,8 @@ lease's duration, so that it has stopped before anybody else may begin. Others t
   another one, and a process in another container is never taken for a dead one of ours;
 - once they have seen it unchanged for its whole duration by their own clock, as client-go does:
   the clocks of two machines need not agree;
-- at first sight, where by the clocks it has been over for more than a minute besides.
+- at first sight, where by the clocks it has been over for ten minutes besides: clocks that are
+  further apart break other things first (certificates, tokens).
 
 Of two that try at the same time one wins: every write names the resourceVersion that it read.
 """
@@ -47,7 +48,7 @@ RENEW_EVERY = 5.0
 
 _LEASE = "coordination.k8s.io/v1", "Lease"
 #: How far two machines' clocks may be apart for a lease to be taken at first sight.
-_CLOCK_SKEW = 60.0
+_CLOCK_SKEW = 600.0
 #: Seconds that giving a lease back may take; it runs out by itself anyway.
 _RELEASE_TIMEOUT = 5.0
 

@@ -107,6 +107,7 @@ class SecretRecords:
     async def save(self, record: Record) -> Record:
         """Write, if nobody wrote since the record's version; returns it with its new version."""
         release = record.release
+        self._namespaces.add(release.namespace)
         manifest = _manifest(record)
         try:
             if record.version:
