@@ -166,7 +166,9 @@ class HttpCheck(Model):
         description="Secret with `username` and `password`, or `bearerToken`; `ca.crt`, `tls.crt` "
         "and `tls.key` for TLS.",
     )
-    timeout: Duration = Field(default=timedelta(seconds=10), description="Time for one request.")
+    timeout: PositiveDuration = Field(
+        default=timedelta(seconds=10), description="Time for one request."
+    )
 
 
 class CheckedObject(Model):
