@@ -123,6 +123,7 @@ class SecretIndex:
         self._by_release: dict[tuple[SecretKind, ReleaseId], dict[str, str]] = {}
         self._own: dict[ReleaseId, str] = {}
         self._doubts: dict[ReleaseId, _Doubt] = {}
+        self._generation = 0
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -224,9 +225,10 @@ class SecretIndex:
         doubt.listed, doubt.listed_at = dict(versions), resource_version
         self._settle(mark.release)
 
-    @staticmethod
-    def _again(doubt: _Doubt) -> None:
-        doubt.generation += 1
+    def _again(self, doubt: _Doubt) -> None:
+        # Never the same number twice, also not for a later doubt about the same release.
+        self._generation += 1
+        doubt.generation = self._generation
         doubt.listed = None
 
     def _settle(self, release: ReleaseId) -> None:

@@ -291,6 +291,22 @@ async def test_a_list_of_before_helm_ended_clears_nothing(server: FakeKubernetes
         assert index.versions(WEB) is None
 
 
+async def test_a_list_of_an_earlier_doubt_does_not_clear_a_later_one(
+    server: FakeKubernetes,
+) -> None:
+    async with live(server) as index:
+        with index.changing(WEB):
+            pass
+        early = index.begin_read(WEB)
+        listed = read(server, WEB)
+        index.finish_read(index.begin_read(WEB), *listed)
+        assert index.versions(WEB) == {}
+        with index.changing(WEB):
+            server.put(helm_secret(WEB, 1))
+        index.finish_read(early, *listed)
+        assert index.versions(WEB) is None
+
+
 async def test_of_two_operations_at_once_both_must_have_ended(server: FakeKubernetes) -> None:
     async with live(server) as index:
         with index.changing(WEB):
