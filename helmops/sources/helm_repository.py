@@ -246,7 +246,8 @@ class HelmRepositories:
                 await asyncio.to_thread(Index(incoming.path, opened.index_shown).check)
                 incoming.path.replace(path)
                 known.index = Index(path, opened.index_shown)
-                self._forget_index(known.digest, known)
+                if known.digest != digest:
+                    self._forget_index(known.digest, known)
                 known.digest = digest
                 known.charts.clear()
                 known.undigested.clear()

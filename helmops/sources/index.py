@@ -92,19 +92,17 @@ def read_versions(body: bytes, chart: str, where: str = "") -> tuple[ChartVersio
 def _versions(
     body: Body, chart: str, where: str, layout: _Layout | None
 ) -> tuple[ChartVersion, ...]:
-    found = layout.cut(body, chart, where) if layout is not None else None
-    if found is None:
-        found = _read_irregular(body, chart, where)
-    listed, names = found
+    cut = layout.cut(body, chart, where) if layout is not None else None
+    listed, names = cut if cut is not None else _read_irregular(body, chart, where)
     if listed is _ABSENT:
         raise _no_such_chart(chart, names, where)
     if listed is not None and not isinstance(listed, list):
         raise SourceInvalid(f"the index has no list of versions for {chart}", where=where)
-    versions = tuple(
-        version
-        for entry in listed or ()
-        if isinstance(entry, dict) and (version := _version(entry, chart)) is not None
-    )
+    entries = [entry for entry in listed or () if entry is not None]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise SourceInvalid(f"the index has a version of {chart} that is no mapping", where=where)
+    found = (_version(entry, chart) for entry in entries)
+    versions = tuple(version for version in found if version is not None)
     if not versions:
         raise ChartNotFound(f"the index has no version of chart {chart}", where=where)
     return versions

@@ -122,11 +122,10 @@ def expected(text: bytes, chart: str) -> object:
     listed = entries[chart]
     if listed is not None and not isinstance(listed, list):
         return SourceInvalid
-    versions = tuple(
-        version_of(one, chart)
-        for one in listed or ()
-        if isinstance(one, dict) and one.get("version")
-    )
+    there = [one for one in listed or () if one is not None]
+    if not all(isinstance(one, dict) for one in there):
+        return SourceInvalid
+    versions = tuple(version_of(one, chart) for one in there if one.get("version"))
     return versions or ChartNotFound
 
 
@@ -277,6 +276,7 @@ MUTATIONS: dict[str, tuple[Callable[[str], str], bool]] = {
     "a chart that is a mapping": (replaced("\n  zeta:\n", "\n  beta:\n    a: b\n  zeta:\n"), True),
     "a chart with nothing": (replaced("\n  zeta:\n", "\n  beta:\n  zeta:\n"), True),
     "an entry that is null": (replaced("\n  zeta:\n", "\n  zeta:\n  -\n  - null\n"), True),
+    "an entry that is a text": (replaced("\n  zeta:\n", "\n  zeta:\n  - ver\n"), True),
     "an entry without version": (replaced("\n  zeta:\n", "\n  zeta:\n  - name: zeta\n"), True),
     "an entry of another name": (
         replaced("\n  zeta:\n", "\n  zeta:\n  - {name: eta, version: 9.9.9}\n"),
