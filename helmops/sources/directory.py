@@ -120,31 +120,31 @@ class DeclarationDirectory:
     def _entries(self, root: str) -> Iterator[_Entry]:
         """What counts beneath the root. Raises OSError where the root itself cannot be read."""
         if not stat.S_ISDIR(os.stat(root).st_mode):
-            yield self._file(self._label, root, root)
+            yield self._file(self._label, root)
             return
         waiting = [(root, self._label)]
         visited: set[tuple[int, int]] = set()
         found: set[str] = set()
         while waiting:
             directory, shown = waiting.pop()
-            status = os.stat(directory)
-            if (status.st_dev, status.st_ino) in visited:
-                continue
-            visited.add((status.st_dev, status.st_ino))
             try:
+                status = os.stat(directory)
                 with os.scandir(directory) as listing:
-                    names = sorted(entry.name for entry in listing)
+                    children = sorted(listing, key=lambda child: child.name)
             except OSError as error:
                 if directory == root:
                     raise
                 yield _Entry(shown, error=_unreadable(shown, error))
                 continue
-            if "Chart.yaml" in names:
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            for name in names:
-                entry = self._look(root, directory, shown, name)
+            visited.add((status.st_dev, status.st_ino))
+            if any(child.name == "Chart.yaml" for child in children):
+                continue
+            for child in children:
+                entry = self._look(root, child, f"{shown}/{child.name}")
                 if isinstance(entry, str):
-                    waiting.append((entry, f"{shown}/{name}"))
+                    waiting.append((entry, f"{shown}/{child.name}"))
                 elif entry is not None and (entry.error or entry.location not in found):
                     found.add(entry.location)
                     if len(found) > MAX_FILES:
@@ -152,13 +152,21 @@ class DeclarationDirectory:
                         return
                     yield entry
 
-    def _look(self, root: str, directory: str, above: str, name: str) -> _Entry | str | None:
+    def _look(self, root: str, child: os.DirEntry[str], shown: str) -> _Entry | str | None:
         """A file to read, a directory to go into, or nothing."""
-        if name.startswith("."):
+        if child.name.startswith("."):
             return None
-        shown = f"{above}/{name}"
-        location = os.path.realpath(os.path.join(directory, name))
-        is_wanted = name.endswith(_SUFFIXES)
+        is_wanted = child.name.endswith(_SUFFIXES)
+        if child.is_symlink():
+            return self._look_at_link(root, child.path, shown, is_wanted)
+        if child.is_dir():
+            return child.path
+        return self._file(shown, child.path) if is_wanted else None
+
+    def _look_at_link(
+        self, root: str, path: str, shown: str, is_wanted: bool
+    ) -> _Entry | str | None:
+        location = os.path.realpath(path)
         try:
             is_directory = stat.S_ISDIR(os.stat(location).st_mode)
         except OSError as error:
@@ -167,9 +175,9 @@ class DeclarationDirectory:
             return None
         if not _is_within(root, location):
             return _Entry(shown, error=_leads_out(shown))
-        return location if is_directory else self._file(shown, location, root)
+        return location if is_directory else self._file(shown, location)
 
-    def _file(self, shown: str, location: str, root: str) -> _Entry:
+    def _file(self, shown: str, location: str) -> _Entry:
         try:
             status = os.stat(location)
         except OSError as error:
