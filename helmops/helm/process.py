@@ -104,7 +104,7 @@ async def run(
     group within `grace.after_cancel`. Raises OSError where the program cannot be started.
     """
     started = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
+    starting = asyncio.create_subprocess_exec(
         *((setpriv, *_SETPRIV) if setpriv else ()),
         *command,
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
@@ -117,6 +117,7 @@ async def run(
         preexec_fn=None if setpriv else _dies_with(os.getpid()),
         limit=_CHUNK,
     )
+    process = await _started(asyncio.ensure_future(starting))
     stdout, stderr = Kept(stdout_limit), Kept(stderr_limit)
     work = asyncio.gather(
         _feed(process.stdin, stdin),
@@ -144,6 +145,23 @@ async def run(
         is_overdue=is_overdue,
         is_cut=stdout.is_cut or stderr.is_cut,
     )
+
+
+async def _started(
+    starting: asyncio.Future[asyncio.subprocess.Process],
+) -> asyncio.subprocess.Process:
+    """The process, or its end where we are cancelled while it starts: asyncio alone would kill only
+    the program, and wait for whatever that has started itself.
+    """
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting})
+        if not starting.cancelled() and starting.exception() is None:
+            process = starting.result()
+            _signal(process.pid, signal.SIGKILL)
+            await process.wait()
+        raise
 
 
 async def _end(

@@ -364,7 +364,7 @@ def _unpack(secret: Object, release: ReleaseId) -> bytes:
     if not isinstance(encoded, str):
         raise _unreadable(secret, release, "it has no key `release`")
     try:
-        packed = base64.b64decode(base64.b64decode(encoded, validate=True))
+        packed = base64.b64decode(base64.b64decode(encoded, validate=True), validate=True)
         if not packed.startswith(_GZIP):
             return packed  # Helm 2 and early 3 did not compress
         unzipper = zlib.decompressobj(wbits=31)
