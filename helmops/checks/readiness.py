@@ -31,9 +31,9 @@ _LONGEST_DELAY = 2.0
 _DELAY_GROWTH = 1.6
 _NAMED_OBJECTS = 5
 
-#: A failure must still be seen after this. A Deployment that is rolled back keeps its old
-#: ProgressDeadlineExceeded under the new generation until its pods have changed (seen in the
-#: Deployment controller's `DeploymentTimedOut`).
+#: A failure must still be seen after this. A Deployment that is rolled back shows the old
+#: ProgressDeadlineExceeded with the new generation observed, until its old pods are gone (seen with
+#: Kubernetes 1.37.2): what was just restored would count as failed.
 _FAILED_PATIENCE = timedelta(seconds=1)
 #: helm has applied everything before it is looked at, so what is not there was removed. Something
 #: that removes may also put back, but not forever.

@@ -29,6 +29,11 @@ _EXTENSIONS = ("optional", "strings", "sets", "encoders", "bindings", "lists", "
 _LONGEST_QUOTE = 200
 _PROBLEM = re.compile(r"^ERROR: <input>:(-?\d+):(-?\d+): (.*)$", re.MULTILINE)
 _EXPECTED_TOKENS = re.compile(r" expecting (\{.*\}|\S+)$")
+#: The commonest problems, for people who do not know the library.
+_WORDS = (
+    (re.compile(r'^No value with name "(.*)" found in Activation$'), r"there is no `\1`"),
+    (re.compile(r'^Key not found in map : "?(.*?)"?$'), r"there is no field `\1`"),
+)
 _STATUS_PREFIX = re.compile(r"^[A-Z][A-Z_]+: ")
 _STATUS_SUFFIX = re.compile(r" \[[A-Z][A-Z_]+\]$")
 
@@ -69,7 +74,10 @@ class Expression:
     def _unevaluated(self, problem: str) -> ExpressionError:
         if "return value to a Python type" in problem:
             problem = "its value is an optional; end it with orValue(…)"
-        return ExpressionError(f"{_quoted(self.text)}: {_plain(problem)}")
+        problem = _plain(problem)
+        for pattern, words in _WORDS:
+            problem = pattern.sub(words, problem)
+        return ExpressionError(f"{_quoted(self.text)}: {problem}")
 
 
 def compile_expression(text: str, variables: Mapping[str, str] | None = None) -> Expression:

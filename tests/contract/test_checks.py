@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -100,8 +101,12 @@ class Real:
         async def hang(*args: Any, **kwargs: Any) -> None:
             await asyncio.Event().wait()
 
-        self.api.get = hang  # type: ignore[method-assign, assignment]
-        self.server.routes["/"] = Answer(raw=lambda _, stopping: stopping.wait())
+        self.api.get = hang  # type: ignore[method-assign]
+        self.server.routes["/"] = Answer(raw=_say_nothing)
+
+
+def _say_nothing(_: object, stopping: threading.Event) -> None:
+    stopping.wait()
 
 
 @pytest.fixture

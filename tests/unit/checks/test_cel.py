@@ -50,9 +50,7 @@ def cluster() -> FakeObjects:
         ),
         (
             {},
-            Outcome(
-                False, f'Deployment/shop/web: `{READY}`: Key not found in map : "readyReplicas"'
-            ),
+            Outcome(False, f"Deployment/shop/web: `{READY}`: there is no field `readyReplicas`"),
         ),
     ],
 )

@@ -387,7 +387,7 @@ def widget(**status: Any) -> dict[str, Any]:
         ({"up": True, "broken": False}, True, "1 object is ready"),
         ({"up": False, "broken": True}, False, "Widget/shop/w: failed: status.broken"),
         ({"up": False, "broken": False}, False, "Widget/shop/w: not yet: status.up"),
-        ({}, False, 'Widget/shop/w: `status.broken`: Key not found in map : "broken"'),
+        ({}, False, "Widget/shop/w: `status.broken`: there is no field `broken`"),
     ],
 )
 async def test_a_declarations_own_rules_decide(

@@ -76,7 +76,7 @@ def test_a_widget(object_: dict[str, Any], status: HealthStatus) -> None:
 
 def test_what_cannot_be_evaluated_is_waited_for_and_says_why() -> None:
     assert CustomRules([rule()]).assess(widget()) == Health(
-        HealthStatus.IN_PROGRESS, '`status.up`: Key not found in map : "up"'
+        HealthStatus.IN_PROGRESS, "`status.up`: there is no field `up`"
     )
 
 
