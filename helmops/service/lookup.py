@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from helmops.errors import ClusterError, ObjectNotFound, StoreError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from helmops.model.records import Record
     from helmops.model.releases import DeclarationKey
     from helmops.service.settings import Settings
@@ -41,10 +39,10 @@ async def manifests(settings: Settings, *, namespace: str | None = None) -> list
     """
     # A release may live in another namespace than its declaration, so all records are asked.
     failure: ClusterError | None = None
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[DeclarationKey, dict[str, Any]] = {}
     try:
         for record in await records(settings):
-            found[(record.key.namespace, record.key.name)] = record.to_manifest()
+            found[record.key] = record.to_manifest()
     except ClusterError as error:
         failure = error
     for key, status, updated_at in await _published(settings):
@@ -58,41 +56,35 @@ async def manifests(settings: Settings, *, namespace: str | None = None) -> list
     return [
         manifest
         for key, manifest in sorted(found.items())
-        if namespace is None or key[0] == namespace
+        if namespace is None or key.namespace == namespace
     ]
 
 
 async def _published(
     settings: Settings,
-) -> list[tuple[tuple[str, str], dict[str, Any], datetime]]:
-    path = settings.state.path
-    if path is None or not _exists(path):
-        return []  # nothing has run here yet; a command that looks makes no database
+) -> list[tuple[DeclarationKey, dict[str, Any], datetime]]:
+    if settings.state.path is not None:
+        from helmops.store.peek import published
+
+        return published(settings.state.path)
     from helmops.service.clock import SystemClock
     from helmops.store.journal import SqlJournal
 
     journal = SqlJournal(settings.state, now=SystemClock().now)
     try:
         await journal.open()
-        return [
-            ((entry.key.namespace, entry.key.name), dict(entry.status), entry.updated_at)
-            for entry in await journal.releases()
-        ]
+        return [(e.key, dict(e.status), e.updated_at) for e in await journal.releases()]
     except StoreError:
         return []  # the records tell the same, where there are any
     finally:
         await journal.close()
 
 
-def _exists(path: Path) -> bool:
-    return path.exists()
-
-
-def _bare(key: tuple[str, str], status: dict[str, Any]) -> dict[str, Any]:
+def _bare(key: DeclarationKey, status: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "helm.toolkit.fluxcd.io/v2",
         "kind": "HelmRelease",
-        "metadata": {"namespace": key[0], "name": key[1]},
+        "metadata": {"namespace": key.namespace, "name": key.name},
         "status": status,
     }
 
