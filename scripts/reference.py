@@ -9,14 +9,11 @@ import argparse
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from helmops import errors
-from helmops.model.declarations.base import DURATION_PATTERN, format_duration
+from helmops.model.declarations.base import DURATION_PATTERN
 from helmops.model.declarations.schemas import json_schemas
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -152,8 +149,6 @@ def _default(name: str, field: Schema, needed: Iterable[str]) -> str:
     default = field.get("default")
     if default is None or default in ("", [], {}):
         return ""
-    if _is_duration(field):
-        default = format_duration(TypeAdapter(timedelta).validate_python(default))
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

@@ -28,6 +28,7 @@ from helmops.model.declarations.base import (
     TextMap,
     refuse,
 )
+from helmops.model.declarations.expressions import JsonPlace, ObjectExpression
 
 
 def _is_regex(pattern: str) -> str:
@@ -112,7 +113,9 @@ class UpgradePolicy(Model):
 class JsonPathExpectation(Model):
     """What a place in a JSON answer must hold."""
 
-    path: Text = Field(description="JSONPath as kubectl has it, such as `{.status.ok}`.")
+    path: JsonPlace = Field(
+        description="JSONPath to one place, as kubectl has it, such as `{.status.items[0].ok}`."
+    )
     equals: Any = Field(description="What must be there.")
 
 
@@ -186,7 +189,9 @@ class CelCheck(Model):
     """An expression over a live object."""
 
     object: CheckedObject = Field(description="The object, `object` in the expression.")
-    expr: Text = Field(min_length=1, description="CEL that is true when the release is healthy.")
+    expr: ObjectExpression = Field(
+        min_length=1, description="CEL over `object` that is true when the release is healthy."
+    )
 
 
 class PrometheusCheck(Model):

@@ -39,3 +39,8 @@ def test_a_release_is_valid_by_its_schema_and_a_misspelled_one_is_not() -> None:
     assert not validator.is_valid(release_document(timeOut="1m"))
     assert not validator.is_valid(release_document(timeout="1 minute"))
     assert not validator.is_valid({**release_document(), "kind": "HelmRepository"})
+
+
+def test_durations_are_written_as_in_a_document() -> None:
+    fields = SCHEMAS["HelmRelease"]["$defs"]["HelmReleaseSpec"]["properties"]
+    assert fields["timeout"]["default"] == "5m0s"
