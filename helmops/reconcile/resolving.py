@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from helmops.decide.backoff import backoff
 from helmops.errors import (
     ChartNotFound,
+    ExpressionError,
     Follows,
     HelmopsError,
     NotSupported,
@@ -21,6 +22,7 @@ from helmops.errors import (
     ValuesReferenceMissing,
     VersionError,
 )
+from helmops.health import CustomRules
 from helmops.model.actions import Desired, Target, Unresolved
 from helmops.model.charts import ChartArtifact, ChartVersion, Tree
 from helmops.model.credentials import GitCredentials, HttpCredentials
@@ -183,6 +185,7 @@ class Resolver:
         versions: tuple[ChartVersion, ...] | None = None
         try:
             self._refuse_unsupported(declarations, release)
+            _check_expressions(release)
             chart, versions = await self._chart(
                 declarations, release, desired.spec, desired.policy, deployed
             )
@@ -549,3 +552,19 @@ def _is_lower(version: str, deployed: str) -> bool:
         return Version.parse(version) < Version.parse(deployed)
     except VersionError:  # versions that are none have no order
         return False
+
+
+def _check_expressions(release: Declared[HelmRelease]) -> None:
+    """Raises ExpressionError for health checks that do not compile: they are needed when the
+    release is out, and must be known to be of use before.
+    """
+    try:
+        CustomRules(release.resource.spec.health_check_exprs)
+    except ExpressionError as error:
+        path = ("spec", "healthCheckExprs")
+        raise ExpressionError(
+            error.what,
+            where=release.where_is(path),
+            next_step=error.next_step,
+            field=dotted(path),
+        ) from None
