@@ -1,0 +1,293 @@
+"""Any history of failures, crashes and people's commands: what helmops promises holds.
+
+A history is a list of steps against the fakes. `Truth` sees what happens from outside: which
+contents were running and well when somebody looked, which revisions a person made. What helmops
+remembers is not asked; it is what is under test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helmops.decide.remember import resume
+from helmops.errors import HelmError
+from helmops.model.actions import RetryAfter
+from helmops.model.declarations import Defaults, RollbackSpec, UninstallSpec, UpgradeSpec
+from tests.fakes.cluster_state import FakeChart, Killed, Moment, Point
+from tests.fakes.world import World
+
+#: `make test-long` asks for many more.
+EXAMPLES = int(os.environ.get("HELMOPS_EXAMPLES", "300"))
+
+CHARTS = (
+    FakeChart(version="1.0.0"),
+    FakeChart(version="1.1.0", tests=("t",)),
+    FakeChart(version="1.2.0", fails_upgrade=True, fails_install=True),
+    FakeChart(version="1.3.0", unhealthy=True),
+    FakeChart(version="1.4.0", failing_tests=("t",)),
+    FakeChart(version="1.5.0", fails_render=True),
+    FakeChart(version="1.6.0", never_ready=True),
+    FakeChart(version="1.7.0", fails_rollback=True),
+)
+SPECS: tuple[dict[str, Any], ...] = (
+    {},
+    {"test": {"enable": True}},
+    {"upgrade": {"remediation": {"retries": 1}}, "install": {"remediation": {"retries": 1}}},
+    {"maxHistory": 2, "test": {"enable": True}},
+    {"upgrade": {"remediation": {"remediateLastFailure": False}}},
+    {"upgrade": {"disableWait": True}},
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens; `number` chooses among what it can happen to."""
+
+    what: str
+    number: int = 0
+    other: int = 0
+
+
+def steps() -> st.SearchStrategy[list[Step]]:
+    def step(what: str, most: int = 0, other: int = 0) -> st.SearchStrategy[Step]:
+        return st.builds(
+            Step,
+            st.just(what),
+            st.integers(0, most),
+            st.integers(0, other) if other else st.just(0),
+        )
+
+    return st.lists(
+        st.one_of(
+            step("declare", len(CHARTS) - 1, len(SPECS) - 1),
+            step("declare", len(CHARTS) - 1, len(SPECS) - 1),
+            step("pass"),
+            step("settle"),
+            step("crash", 14),
+            step("person upgrades", len(CHARTS) - 1),
+            step("person rolls back", 3),
+            step("person uninstalls"),
+            step("person prunes", 3),
+            step("sicken"),
+            step("heal"),
+            step("outage"),
+            step("later", 3),
+            step("resume"),
+            step("lose state"),
+        ),
+        max_size=14,
+    )
+
+
+@dataclass
+class Truth:
+    """What an onlooker knows."""
+
+    world: World
+    seen_well: set[str] = field(default_factory=set)
+    made_by_hand: set[tuple[int, str]] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    agreed: bool = False
+    is_by_hand: bool = False
+
+    def watch(self) -> None:
+        world = self.world
+        readiness = world.checks.readiness
+
+        async def looked(*arguments: Any, **named: Any) -> Any:
+            result = await readiness(*arguments, **named)
+            last = world.cluster.last(world.release)
+            if result.passed and last is not None:
+                self.seen_well.add(last.as_revision().digest)
+            return result
+
+        world.checks.readiness = looked  # type: ignore[method-assign]
+        world.cluster.watchers.append(self._onlooker)
+
+    def _onlooker(self, moment: Moment) -> None:
+        acts = moment.operation in ("install", "upgrade", "rollback", "uninstall")
+        if moment.point is not Point.STARTED or not acts or self.is_by_hand:
+            return
+        world = self.world
+        call = world.cluster.calls[-1]
+        if call.operation == "rollback":
+            target = next(
+                r for r in world.cluster.revisions(world.release) if r.number == call.revision
+            )
+            if target.as_revision().digest not in self.seen_well:
+                self.problems.append(f"rolled back to {call.revision}, never seen well")
+        if call.operation == "uninstall" and not call.description.startswith("helmops: revision"):
+            self.problems.append(f"uninstalled: {call.description}")
+        if call.operation in ("upgrade", "rollback"):
+            head = world.cluster.last(world.release)
+            assert head is not None
+            made = (head.number, head.as_revision().digest)
+            if made in self.made_by_hand and not self.agreed:
+                same = world.declared is not None and (
+                    head.chart is world.declared.chart
+                    and dict(head.values) == dict(world.declared.values)
+                )
+                if not same:
+                    self.problems.append(f"went over revision {head.number}, made by hand")
+
+
+async def live(history: Sequence[Step], defaults: Defaults) -> Truth:
+    world = World(defaults)
+    truth = Truth(world)
+    truth.watch()
+    world.declare(CHARTS[0])
+    for step in history:
+        await happen(step, world, truth)
+        assert not truth.problems, truth.problems
+    await calm_down(world, truth)
+    return truth
+
+
+async def happen(step: Step, world: World, truth: Truth) -> None:
+    cluster = world.cluster
+    match step.what:
+        case "declare":
+            before = world.declared
+            world.declare(CHARTS[step.number], **SPECS[step.other])
+            if before is None or before.template != world.declared.template:  # type: ignore[union-attr]
+                truth.agreed = world.reconciler.known.get(world.key) is not None and (
+                    world.record.hold is not None
+                )
+        case "pass":
+            await one_pass(world)
+        case "settle":
+            await settle(world)
+        case "crash":
+            onlookers = list(cluster.watchers)
+            cluster.kill_at_moment(step.number)
+            await one_pass(world)
+            cluster.watchers[:] = onlookers
+        case "person upgrades":
+            await by_hand(world, truth, "upgrade", step)
+        case "person rolls back":
+            await by_hand(world, truth, "rollback", step)
+        case "person uninstalls":
+            await by_hand(world, truth, "uninstall", step)
+        case "person prunes":
+            numbers = [r.number for r in cluster.revisions(world.release)][:-1]
+            for number in numbers[: step.number]:
+                cluster.forget(world.release, number)
+        case "sicken":
+            cluster.sicken(world.release)
+        case "heal":
+            cluster.heal(world.release)
+        case "outage":
+            cluster.unreachable = world.records.is_unreachable = True
+            await one_pass(world)
+            cluster.unreachable = world.records.is_unreachable = False
+        case "later":
+            world.clock.advance(timedelta(minutes=(1, 30, 120, 60 * 24)[step.number]))
+        case "resume":
+            if world.reconciler.known.get(world.key) is not None and world.record.version:
+                fresh = await world.records.load(world.record.release)
+                if fresh is not None:
+                    truth.agreed = True
+                    world.records.write_by_other(resume(fresh))
+        case "lose state":
+            world.journal = type(world.journal)()
+            world.restart()
+        case _:
+            raise AssertionError(step.what)
+
+
+async def by_hand(world: World, truth: Truth, what: str, step: Step) -> None:
+    last = world.cluster.last(world.release)
+    if last is None:
+        return
+    minute = timedelta(minutes=1)
+    truth.agreed = False
+    truth.is_by_hand = True
+    with contextlib.suppress(HelmError):
+        if what == "upgrade":
+            artifact = world.cluster.publish(CHARTS[step.number])
+            await world.person.upgrade(
+                world.release, artifact, {}, UpgradeSpec(), timeout=minute, description="by hand"
+            )
+        elif what == "rollback":
+            numbers = [r.number for r in world.cluster.revisions(world.release)]
+            await world.person.rollback(
+                world.release,
+                numbers[step.number % len(numbers)],
+                RollbackSpec(),
+                timeout=minute,
+                description="by hand",
+            )
+        else:
+            await world.person.uninstall(
+                world.release, UninstallSpec(), timeout=minute, description="by hand"
+            )
+    truth.is_by_hand = False
+    head = world.cluster.last(world.release)
+    if head is not None and head.number > last.number:
+        truth.made_by_hand.add((head.number, head.as_revision().digest))
+
+
+async def one_pass(world: World) -> None:
+    try:
+        await world.run_pass()
+    except Killed:
+        world.restart()
+
+
+async def settle(world: World) -> None:
+    try:
+        await world.settle()
+    except Killed:
+        world.restart()
+
+
+async def calm_down(world: World, truth: Truth) -> None:
+    """Once nothing goes wrong any more, helmops comes to rest, and leaves no lock behind."""
+    world.cluster.unreachable = world.records.is_unreachable = False
+    passed = await world.settle()
+    assert not truth.problems, truth.problems
+    again = await world.settle()
+    runs = world.cluster.runs.copy()
+    await world.run_pass()
+    assert world.cluster.runs - runs == {} or isinstance(again.decision, RetryAfter)
+    head = world.cluster.last(world.release)
+    if head is not None and head.status.is_pending:
+        # A person's helm can leave a lock, too (its hooks failed); that is left alone, and said.
+        assert world.reason() == "PendingRelease", passed.decision
+    assert world.record.in_flight is None or world.reason() == "PendingRelease"
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps())
+def test_whatever_happens_the_promises_hold_with_safe_defaults(history: list[Step]) -> None:
+    asyncio.run(live(history, Defaults.SAFE))
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps())
+def test_whatever_happens_the_rollback_target_was_seen_well_with_flux_defaults(
+    history: list[Step],
+) -> None:
+    async def run() -> None:
+        world = World(Defaults.FLUX)
+        truth = Truth(world, agreed=True)
+        truth.watch()
+        world.declare(CHARTS[0])
+        for step in history:
+            await happen(step, world, truth)
+            rolled = [p for p in truth.problems if p.startswith("rolled back")]
+            assert not rolled, rolled
+        truth.problems.clear()
+        world.cluster.unreachable = world.records.is_unreachable = False
+        await world.settle()
+
+    asyncio.run(run())
