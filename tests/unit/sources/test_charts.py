@@ -1,0 +1,638 @@
+"""helmops/sources/charts.py: charts from directories."""
+
+# ruff: noqa: ASYNC240 - tests may block
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helmops.errors import (
+    ChartRefused,
+    HelmError,
+    HelmopsError,
+    SourceMissing,
+    SourceUnavailable,
+)
+from helmops.model.charts import ChartArtifact, Tree
+from helmops.sources.archive import ArchiveLimits
+from helmops.sources.artifact_cache import ArtifactCache, digest_of
+from helmops.sources.charts import ChartPackager
+from tests.fakes.chart_archives import chart_archive, chart_yaml
+
+
+class HelmDependencies:
+    """Stands for `helm dependency build`: puts what it was told into `charts/`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.offers: dict[str, bytes] = {}
+        self.error: HelmError | None = None
+
+    async def __call__(self, path: str) -> None:
+        self.asked.append(path)
+        if self.error is not None:
+            raise self.error
+        directory = Path(path, "charts")
+        directory.mkdir(exist_ok=True)
+        for name, content in self.offers.items():
+            (directory / name).write_bytes(content)
+        Path(path, "Chart.lock").write_text(f"generated: {len(self.asked)}\n")
+
+
+@pytest.fixture
+def helm() -> HelmDependencies:
+    return HelmDependencies()
+
+
+@pytest.fixture
+def packager(tmp_path: Path, helm: HelmDependencies) -> ChartPackager:
+    return ChartPackager(ArtifactCache(tmp_path / "cache"), helm, scratch=tmp_path / "scratch")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    root = tmp_path / "tree"
+    root.mkdir()
+    return Tree(name="GitRepository/apps", revision="main@sha1:0123456789ab", path=str(root))
+
+
+def write(tree: Tree, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        path = Path(tree.path, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+def put_chart(
+    tree: Tree, path: str = "charts/app", name: str = "app", version: str = "1.2.3", more: str = ""
+) -> None:
+    write(
+        tree,
+        {
+            f"{path}/Chart.yaml": chart_yaml(name, version, more),
+            f"{path}/values.yaml": "replicas: 1 # one\n",
+            f"{path}/templates/config.yaml": "kind: ConfigMap\n",
+        },
+    )
+
+
+def contents(artifact: ChartArtifact) -> dict[str, bytes]:
+    with tarfile.open(artifact.path) as archive:
+        return {
+            member.name: content.read()
+            for member in archive
+            if (content := archive.extractfile(member)) is not None
+        }
+
+
+async def test_a_chart_is_packaged_as_it_is(packager: ChartPackager, tree: Tree) -> None:
+    more = "appVersion: '9'\ndeprecated: true\n"
+    put_chart(tree, more=more)
+    artifact = await packager.build(tree, "./charts/app")
+    assert contents(artifact) == {
+        "app/Chart.yaml": chart_yaml(
+            "app", "1.2.3", "appVersion: '9'\ndeprecated: true\n"
+        ).encode(),
+        "app/templates/config.yaml": b"kind: ConfigMap\n",
+        "app/values.yaml": b"replicas: 1 # one\n",
+    }
+    assert artifact == ChartArtifact(
+        name="app",
+        version="1.2.3",
+        path=artifact.path,
+        digest=digest_of(Path(artifact.path)),
+        source="GitRepository/apps@main@sha1:0123456789ab",
+        revision="1.2.3",
+        app_version="9",
+        deprecated=True,
+    )
+
+
+async def test_equal_files_give_an_equal_archive_wherever_and_whenever(
+    tmp_path: Path, packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree)
+    first = await packager.build(tree, "charts/app")
+    other = Tree("elsewhere", "other", str(tmp_path / "other"))
+    shutil.copytree(tree.path, other.path)
+    for path in Path(other.path).rglob("*"):
+        path.chmod(0o700)
+        os.utime(path, (1, 1))
+    again = ChartPackager(ArtifactCache(tmp_path / "cache2"), helm)
+    assert (await again.build(other, "/charts/app/")).digest == first.digest
+    with gzip.open(first.path) as raw, tarfile.open(fileobj=raw) as archive:
+        assert {(member.mtime, member.uid, member.uname) for member in archive} == {(0, 0, "")}
+
+
+@pytest.mark.parametrize("changed", ["charts/app/values.yaml", "charts/app/templates/config.yaml"])
+async def test_another_content_gives_another_digest(
+    packager: ChartPackager, tree: Tree, changed: str
+) -> None:
+    put_chart(tree)
+    first = await packager.build(tree, "charts/app")
+    write(tree, {changed: "other: 1\n"})
+    later = Tree(tree.name, "main@sha1:new", tree.path)
+    assert (await packager.build(later, "charts/app")).digest != first.digest
+
+
+async def test_the_tree_is_never_written_to(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+) -> None:
+    put_chart(tree, more=REMOTE)
+    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
+    before = sorted(Path(tree.path).rglob("*"))
+    await packager.build(tree, "charts/app", version_suffix="abc")
+    assert sorted(Path(tree.path).rglob("*")) == before
+    assert os.listdir(tmp_path / "scratch") == []
+
+
+# What is at hand.
+
+
+async def test_a_revision_is_built_once(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree, more=REMOTE)
+    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
+    builds = await asyncio.gather(*(packager.build(tree, "charts/app") for _ in range(5)))
+    assert len({build.digest for build in builds}) == 1
+    assert len(helm.asked) == 1
+
+
+async def test_a_directory_is_built_again_when_something_in_it_changed(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    directory = Tree("charts", "", tree.path)
+    put_chart(directory)
+    write(directory, {"shared.yaml": "a: 1\n"})
+
+    async def digest() -> str:
+        return (await packager.build(directory, "charts/app", values_files=["shared.yaml"])).digest
+
+    seen = [await digest()]
+    assert await digest() == seen[0]
+    for name in ("charts/app/templates/config.yaml", "shared.yaml", "charts/app/new.yaml"):
+        write(directory, {name: f"changed: {name}\n"})
+        seen.append(await digest())
+    assert len(set(seen)) == 4
+
+
+async def test_an_archive_that_was_thrown_away_is_made_again(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree)
+    first = await packager.build(tree, "charts/app")
+    os.unlink(first.path)
+    assert await packager.build(tree, "charts/app") == first
+    assert os.path.exists(first.path)  # noqa: ASYNC240
+
+
+# What is not there.
+
+
+async def test_a_missing_directory_is_missing(packager: ChartPackager, tree: Tree) -> None:
+    with pytest.raises(SourceMissing, match="no charts/app"):
+        await packager.build(tree, "charts/app")
+
+
+async def test_a_directory_without_chart_is_said_so(packager: ChartPackager, tree: Tree) -> None:
+    write(tree, {"charts/app/values.yaml": "{}"})
+    with pytest.raises(SourceMissing, match=r"it has no Chart\.yaml"):
+        await packager.build(tree, "charts/app")
+
+
+@pytest.mark.parametrize("path", ["../other", "charts/../../other", "a/../.."])
+async def test_a_path_out_of_the_tree_is_refused(
+    packager: ChartPackager, tree: Tree, path: str
+) -> None:
+    with pytest.raises(ChartRefused, match="leads out"):
+        await packager.build(tree, path)
+
+
+async def test_a_library_chart_is_refused(packager: ChartPackager, tree: Tree) -> None:
+    put_chart(tree, more="type: library\n")
+    with pytest.raises(ChartRefused, match="library chart") as caught:
+        await packager.build(tree, "charts/app")
+    assert "name the chart that uses it" in caught.value.next_step
+
+
+async def test_a_broken_chart_yaml_is_refused(packager: ChartPackager, tree: Tree) -> None:
+    write(tree, {"charts/app/Chart.yaml": "name: ["})
+    with pytest.raises(ChartRefused, match=r"Chart\.yaml cannot be read"):
+        await packager.build(tree, "charts/app")
+
+
+async def test_a_chart_at_the_root_of_the_tree_is_packaged(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree, path=".")
+    assert (await packager.build(tree, ".")).name == "app"
+    assert (await packager.build(tree, "")).name == "app"
+
+
+async def test_an_archive_in_the_tree_is_packaged_anew(packager: ChartPackager, tree: Tree) -> None:
+    Path(tree.path, "app.tgz").write_bytes(chart_archive("app", "1.0.0"))
+    write(tree, {"values.yaml": "a: 1\n"})
+    artifact = await packager.build(tree, "app.tgz", values_files=["values.yaml"])
+    assert artifact.version == "1.0.0"
+    assert contents(artifact)["app/values.yaml"] == b"a: 1\n"
+
+
+async def test_an_archive_in_the_tree_that_leads_out_is_refused(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    Path(tree.path, "app.tgz").write_bytes(b"no archive")
+    with pytest.raises(ChartRefused):
+        await packager.build(tree, "app.tgz")
+
+
+# Files.
+
+
+async def test_helmignore_is_honoured(packager: ChartPackager, tree: Tree) -> None:
+    put_chart(tree)
+    write(
+        tree,
+        {
+            "charts/app/.helmignore": "*.md\nci/\n",
+            "charts/app/README.md": "x",
+            "charts/app/ci/values.yaml": "x",
+            "charts/app/templates/.swp": "x",
+        },
+    )
+    names = contents(await packager.build(tree, "charts/app"))
+    assert set(names) == {
+        "app/.helmignore",
+        "app/Chart.yaml",
+        "app/templates/config.yaml",
+        "app/values.yaml",
+    }
+
+
+async def test_a_bad_helmignore_is_refused(packager: ChartPackager, tree: Tree) -> None:
+    put_chart(tree)
+    write(tree, {"charts/app/.helmignore": "**/x\n"})
+    with pytest.raises(ChartRefused, match=r"\*\* is not supported"):
+        await packager.build(tree, "charts/app")
+
+
+async def test_links_within_the_tree_are_followed(packager: ChartPackager, tree: Tree) -> None:
+    put_chart(tree)
+    write(tree, {"shared/notes.txt": "notes", "shared/sub/a.txt": "a"})
+    Path(tree.path, "charts/app/notes.txt").symlink_to("../../shared/notes.txt")
+    Path(tree.path, "charts/app/files").symlink_to("../../shared")
+    Path(tree.path, "link").symlink_to("charts/app")
+    found = contents(await packager.build(tree, "link"))
+    assert found["app/notes.txt"] == b"notes"
+    assert found["app/files/sub/a.txt"] == b"a"
+
+
+def link_out(chart: Path) -> None:
+    (chart / "secret").symlink_to("/etc/hostname")
+
+
+def link_out_relative(chart: Path) -> None:
+    (chart.parents[2] / "outside").write_text("x")
+    (chart / "secret").symlink_to("../../../outside")
+
+
+def link_to_directory_out(chart: Path) -> None:
+    (chart / "secret").symlink_to("/etc")
+
+
+def link_in_circles(chart: Path) -> None:
+    (chart / "loop").symlink_to(".")
+
+
+def link_to_itself(chart: Path) -> None:
+    (chart / "loop").symlink_to("loop")
+
+
+def pipe(chart: Path) -> None:
+    os.mkfifo(chart / "pipe")
+
+
+def helmignore_out(chart: Path) -> None:
+    (chart / ".helmignore").symlink_to("/etc/hostname")
+
+
+def big_file(chart: Path) -> None:
+    with (chart / "big").open("wb") as file:
+        file.truncate(6 * 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (link_out, "leads out of the source"),
+        (link_out_relative, "leads out of the source"),
+        (link_to_directory_out, "leads out of the source"),
+        (link_in_circles, "in circles"),
+        (link_to_itself, "in circles"),
+        (pipe, "neither a file nor a directory"),
+        (helmignore_out, "leads out of the source"),
+        (big_file, "big is larger than 5 MiB"),
+    ],
+)
+async def test_what_must_not_be_packaged_is_refused(
+    packager: ChartPackager, tree: Tree, spoil: Callable[[Path], None], says: str
+) -> None:
+    put_chart(tree)
+    spoil(Path(tree.path, "charts/app"))
+    with pytest.raises(ChartRefused, match=says):
+        await packager.build(tree, "charts/app")
+
+
+async def test_a_chart_directory_that_is_a_link_out_is_refused(
+    packager: ChartPackager, tree: Tree, tmp_path: Path
+) -> None:
+    put_chart(Tree("", "", str(tmp_path / "outside")), path=".")
+    Path(tree.path, "app").symlink_to(tmp_path / "outside")
+    with pytest.raises(ChartRefused, match="leads out"):
+        await packager.build(tree, "app")
+
+
+async def test_too_many_files_are_refused(
+    tmp_path: Path, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree)
+    few = ChartPackager(ArtifactCache(tmp_path / "c"), helm, limits=ArchiveLimits(entries=2))
+    with pytest.raises(ChartRefused, match="more than 2 files"):
+        await few.build(tree, "charts/app")
+
+
+# Values.
+
+
+async def test_a_values_file_replaces_the_chart_s_byte_by_byte(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree)
+    text = "# ours\non: yes\nmode: 0755\n"
+    write(tree, {"charts/app/prod.yaml": text})
+    artifact = await packager.build(tree, "charts/app", values_files=["./charts/app/prod.yaml"])
+    assert contents(artifact)["app/values.yaml"] == text.encode()
+
+
+async def test_values_files_are_merged_in_order(packager: ChartPackager, tree: Tree) -> None:
+    put_chart(tree)
+    write(
+        tree,
+        {
+            "a.yaml": "image: {tag: '1', pull: Always}\nlist: [1, 2]\non: true\n",
+            "b.yaml": "image: {tag: '2', pull: null}\nlist: [3]\n",
+        },
+    )
+    artifact = await packager.build(
+        tree, "charts/app", values_files=["charts/app/values.yaml", "a.yaml", "b.yaml"]
+    )
+    assert yaml.safe_load(contents(artifact)["app/values.yaml"]) == {
+        "replicas": 1,
+        "image": {"tag": "2", "pull": None},
+        "list": [3],
+        "true": True,
+    }
+
+
+async def test_a_missing_values_file_is_missing_unless_that_is_to_be_ignored(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree)
+    write(tree, {"a.yaml": "a: 1\n"})
+    with pytest.raises(SourceMissing, match=r"no values file gone\.yaml"):
+        await packager.build(tree, "charts/app", values_files=["a.yaml", "gone.yaml"])
+    some = await packager.build(
+        tree, "charts/app", values_files=["a.yaml", "gone.yaml"], ignore_missing_values_files=True
+    )
+    none = await packager.build(
+        tree, "charts/app", values_files=["gone.yaml"], ignore_missing_values_files=True
+    )
+    assert contents(some)["app/values.yaml"] == b"a: 1\n"
+    assert contents(none)["app/values.yaml"] == b"replicas: 1 # one\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../outside.yaml", ChartRefused), ("link.yaml", ChartRefused), ("bad.yaml", ChartRefused)],
+)
+async def test_a_values_file_that_must_not_be_used_is_refused(
+    packager: ChartPackager, tree: Tree, name: str, kind: type[HelmopsError]
+) -> None:
+    put_chart(tree)
+    write(tree, {"bad.yaml": "s3cret: [\n"})
+    Path(tree.path, "link.yaml").symlink_to("/etc/hostname")
+    with pytest.raises(kind) as caught:
+        await packager.build(tree, "charts/app", values_files=[name])
+    assert "s3cret" not in str(caught.value)
+
+
+# Versions.
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("apiVersion: v2\nname: app\nversion: 1.2.3 # now\n", "1.2.3+abc"),
+        ("apiVersion: v2\nname: app\nversion: v1.2\n", "1.2.0+abc"),
+        ('{"apiVersion": "v2", "name": "app", "version": "1.2.3+old"}', "1.2.3+abc"),
+        ("apiVersion: v2\nname: app\n'version': 1.2.3-rc.1\n", "1.2.3-rc.1+abc"),
+        ("description: |\n  x\nversion: 1.2.3\nname: app\n", "1.2.3+abc"),
+    ],
+)
+async def test_a_suffix_takes_the_place_of_build_metadata(
+    packager: ChartPackager, tree: Tree, text: str, version: str
+) -> None:
+    write(tree, {"app/Chart.yaml": text})
+    artifact = await packager.build(tree, "app", version_suffix="abc")
+    assert artifact.version == artifact.revision == version
+    packed = yaml.safe_load(contents(artifact)["app/Chart.yaml"])
+    before = yaml.safe_load(text)
+    assert packed == {**before, "version": version}
+
+
+# Dependencies.
+
+REMOTE = """\
+dependencies:
+- name: common
+  version: ^1.0.0
+  repository: https://charts.example
+"""
+
+
+async def test_a_chart_without_dependencies_needs_no_helm(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree)
+    await packager.build(tree, "charts/app")
+    assert helm.asked == []
+
+
+@pytest.mark.parametrize("form", ["directory", "archive"])
+async def test_dependencies_that_are_vendored_need_no_helm(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies, form: str
+) -> None:
+    put_chart(tree, more=REMOTE)
+    if form == "directory":
+        put_chart(tree, "charts/app/charts/common", "common", "1.5.0")
+    else:
+        Path(tree.path, "charts/app/charts").mkdir()
+        Path(tree.path, "charts/app/charts/common-1.5.0.tgz").write_bytes(
+            chart_archive("common", "1.5.0")
+        )
+    found = contents(await packager.build(tree, "charts/app"))
+    assert helm.asked == []
+    assert any(name.startswith("app/charts/common") for name in found)
+
+
+async def test_a_vendored_dependency_of_another_version_does_not_count(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree, more=REMOTE)
+    put_chart(tree, "charts/app/charts/common", "common", "2.0.0")
+    with pytest.raises(ChartRefused, match=r"dependency common \^1\.0\.0 of app is not in charts/"):
+        await packager.build(tree, "charts/app")
+    assert len(helm.asked) == 1
+
+
+async def test_helm_is_run_for_what_is_missing_and_leaves_no_time_behind(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+) -> None:
+    put_chart(tree, more=REMOTE)
+    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
+    first = await packager.build(tree, "charts/app")
+    assert "app/charts/common-1.0.0.tgz" in contents(first)
+    assert "app/Chart.lock" not in contents(first)
+    again = ChartPackager(ArtifactCache(tmp_path / "again"), helm)
+    assert (await again.build(tree, "charts/app")).digest == first.digest
+
+
+async def test_a_lock_that_is_there_stays_as_it_is(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree, more=REMOTE)
+    write(tree, {"charts/app/Chart.lock": "ours\n"})
+    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
+    assert contents(await packager.build(tree, "charts/app"))["app/Chart.lock"] == b"ours\n"
+
+
+async def test_what_helm_says_is_passed_on_and_tried_again(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+) -> None:
+    put_chart(tree, more=REMOTE)
+    helm.error = HelmError("no such repository")
+    for _ in range(2):
+        with pytest.raises(HelmError, match="no such repository"):
+            await packager.build(tree, "charts/app")
+    assert len(helm.asked) == 2
+    assert os.listdir(tmp_path / "scratch") == []
+
+
+async def test_dependencies_of_old_charts_are_read_from_requirements(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree)
+    write(tree, {"charts/app/requirements.yaml": REMOTE})
+    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
+    await packager.build(tree, "charts/app")
+    assert len(helm.asked) == 1
+
+
+def local(path: str, name: str = "lib", version: str = ">=0.1") -> str:
+    return f"dependencies:\n- name: {name}\n  version: '{version}'\n  repository: file://{path}\n"
+
+
+async def test_local_dependencies_are_packaged_from_the_tree_and_theirs_before_them(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+) -> None:
+    put_chart(tree, more=local("../../libs/lib"))
+    put_chart(tree, "libs/lib", "lib", "0.2.0", "type: library\n" + local("../deep", "deep"))
+    put_chart(tree, "libs/deep", "deep", "1.0.0")
+    artifact = await packager.build(tree, "charts/app")
+    assert helm.asked == []
+    inner = tmp_path / "inner.tgz"
+    inner.write_bytes(contents(artifact)["app/charts/lib-0.2.0.tgz"])
+    with tarfile.open(inner) as archive:
+        assert "lib/charts/deep-1.0.0.tgz" in archive.getnames()
+
+
+async def test_local_and_remote_dependencies_go_together(
+    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+) -> None:
+    both = local("../../libs/lib") + REMOTE.removeprefix("dependencies:\n")
+    put_chart(tree, more=both)
+    put_chart(tree, "libs/lib", "lib", "0.2.0")
+    helm.offers = {
+        "common-1.0.0.tgz": chart_archive("common", "1.0.0"),
+        "lib-0.2.0.tgz": b"as helm packaged it, with times",
+    }
+    found = contents(await packager.build(tree, "charts/app"))
+    assert {name for name in found if "/charts/" in name} == {
+        "app/charts/common-1.0.0.tgz",
+        "app/charts/lib-0.2.0.tgz",
+    }
+    assert found["app/charts/lib-0.2.0.tgz"].startswith(b"\x1f\x8b")
+    # helm found the other chart where the tree has it
+    assert helm.asked[0].endswith("/tree/charts/app")
+
+
+async def test_a_local_dependency_of_another_version_is_refused(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree, more=local("../../libs/lib", version="^2.0.0"))
+    put_chart(tree, "libs/lib", "lib", "0.2.0")
+    with pytest.raises(ChartRefused, match=r"app depends on lib \^2\.0\.0, but .* has lib 0\.2\.0"):
+        await packager.build(tree, "charts/app")
+
+
+async def test_charts_that_depend_on_one_another_are_refused(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree, more=local("../../libs/lib"))
+    put_chart(tree, "libs/lib", "lib", "0.2.0", local("../../charts/app", "app"))
+    with pytest.raises(ChartRefused, match="charts/app -> libs/lib -> charts/app"):
+        await packager.build(tree, "charts/app")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("../../../out", ChartRefused), ("../../gone", SourceMissing)]
+)
+async def test_a_local_dependency_out_of_the_tree_or_nowhere_is_said_so(
+    packager: ChartPackager, tree: Tree, path: str, kind: type[HelmopsError]
+) -> None:
+    put_chart(tree, more=local(path))
+    with pytest.raises(kind):
+        await packager.build(tree, "charts/app")
+
+
+async def test_a_changed_local_dependency_of_a_directory_is_noticed(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    directory = Tree("charts", "", tree.path)
+    put_chart(directory, more=local("../../libs/lib"))
+    put_chart(directory, "libs/lib", "lib", "0.2.0")
+    first = await packager.build(directory, "charts/app")
+    write(directory, {"libs/lib/templates/config.yaml": "kind: Secret\n"})
+    assert (await packager.build(directory, "charts/app")).digest != first.digest
+
+
+# Our own disk.
+
+
+async def test_a_scratch_directory_that_cannot_be_made_is_said_so(
+    tmp_path: Path, tree: Tree, helm: HelmDependencies
+) -> None:
+    put_chart(tree)
+    (tmp_path / "file").touch()
+    packager = ChartPackager(ArtifactCache(tmp_path / "c"), helm, scratch=tmp_path / "file" / "x")
+    with pytest.raises(SourceUnavailable, match="cannot be packaged"):
+        await packager.build(tree, "charts/app")
