@@ -298,6 +298,14 @@ async def test_namespaces_are_filled_in_where_the_kind_has_one(world: World) -> 
     ]
 
 
+async def test_what_has_no_namespace_is_named_without_one(world: World) -> None:
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
+
+    result = await world.wait(role | {"metadata": {"name": "reader"}}, timeout=timedelta(0))
+
+    assert result.message.endswith(": ClusterRole/reader: does not exist")
+
+
 async def test_objects_in_a_list_count_each(world: World) -> None:
     world.cluster.put(config_map("a"), config_map("b"))
     inner = {"kind": "List", "apiVersion": "v1", "items": [config_map("a"), config_map("b")]}
