@@ -193,7 +193,7 @@ async def test_an_archive_that_was_thrown_away_is_made_again(
     first = await packager.build(tree, "charts/app")
     os.unlink(first.path)
     assert await packager.build(tree, "charts/app") == first
-    assert os.path.exists(first.path)  # noqa: ASYNC240
+    assert os.path.exists(first.path)
 
 
 # What is not there.
