@@ -93,7 +93,8 @@ async def _reconcile(
         keys = chosen(installation, names, settings.namespace)
         token = installation.clock.now().isoformat()
         request = Request(
-            reconcile=token,
+            # A pass that finds nothing to do writes nothing, so that this can run every minute.
+            reconcile=token if force or reset else "",
             force=token if force else "",
             reset=token if reset else "",
             by=installation.who,
