@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from helmops.checks.http import HttpProbe
-from helmops.errors import DeclarationError
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HttpCheck
@@ -275,13 +274,6 @@ async def test_one_request_is_made_per_try(http: Http, server: WebServer) -> Non
     await ask(http, check(f"{server.url}/"))
 
     assert len(server.asked) == 1
-
-
-def test_a_json_path_that_is_none_is_refused_before_anything_is_asked(server: WebServer) -> None:
-    declared = check(f"{server.url}/", expect={"jsonPath": [{"path": ".a[*]", "equals": 1}]})
-
-    with pytest.raises(DeclarationError):
-        HttpProbe(Http(workers=1), declared, WEB, NOBODY)
 
 
 async def test_a_certificate_of_nobody_is_refused(

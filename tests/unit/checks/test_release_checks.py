@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helmops.checks.release_checks import ReleaseChecks
-from helmops.errors import DeclarationError, ExpressionError, NotSupported
+from helmops.errors import NotSupported
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import PolicyCheck
@@ -78,12 +78,3 @@ async def test_what_is_not_run_yet_says_so(checks: ReleaseChecks, kind: dict[str
         await run(checks, **kind)
 
     assert caught.value.field == f"spec.verify.checks.{next(iter(kind))}"
-
-
-async def test_a_check_that_cannot_be_run_is_no_verdict(checks: ReleaseChecks) -> None:
-    named = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c"}
-    with pytest.raises(ExpressionError):
-        await run(checks, cel={"object": named, "expr": "object &&"})
-    json_path = [{"path": "..a", "equals": 1}]
-    with pytest.raises(DeclarationError):
-        await run(checks, http={"url": "http://x", "expect": {"jsonPath": json_path}})
