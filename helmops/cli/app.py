@@ -1,4 +1,4 @@
-"""The command line: one thin file per command.
+"""The command line: one thin file per command, imported when it is called.
 
 Exit status: 0 done, 1 failed or not ready, 2 usage or declaration error; `plan`: 0 nothing to do,
 2 changes, 1 any error, usage included.
@@ -6,81 +6,87 @@ Exit status: 0 done, 1 failed or not ready, 2 usage or declaration error; `plan`
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import Any
 
-import typer
+import click
 
-from helmops.cli import (
-    check,
-    demo,
-    events,
-    get,
-    history,
-    hold,
-    plan,
-    reconcile,
-    rollback,
-    run_service,
-    schema,
-    test,
-    version,
-    versions,
-    why,
-)
 from helmops.errors import DeclarationError, HelmopsError, UsageError
 
-app = typer.Typer(
-    name="helmops",
-    help="Keeps Helm releases as declared, and rolls back only to what was seen healthy.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("run")(run_service.run)
-app.command("reconcile")(reconcile.reconcile)
-app.command("plan")(plan.plan)
-app.add_typer(get.app, name="get")
-app.command("history")(history.history)
-app.command("events")(events.events)
-app.command("why")(why.why)
-app.command("suspend")(hold.suspend)
-app.command("resume")(hold.resume)
-app.command("rollback")(rollback.rollback)
-app.command("test")(test.test)
-app.command("check")(check.check)
-app.command("versions")(versions.versions)
-app.command("schema")(schema.schema)
-app.command("demo")(demo.demo)
-app.command("version")(version.version)
-
+#: Command: where it is, and its line on the help page, in the page's order.
+_COMMANDS = {
+    "run": ("run_service:run", "Run the service."),
+    "reconcile": ("reconcile:reconcile", "Run passes until the releases are settled."),
+    "plan": ("plan:plan", "Say what a pass would do, and why."),
+    "get": ("get:get", "Look at releases, sources and policies."),
+    "history": ("history:history", "List the revisions of a release and what was seen of them."),
+    "events": ("events:events", "List what happened."),
+    "why": ("why:why", "Say why a release is as it is, and what comes next."),
+    "suspend": ("hold:suspend", "Leave releases alone."),
+    "resume": ("hold:resume", "Go on with suspended or held releases."),
+    "rollback": ("rollback:rollback", "Put a release back to what was seen healthy."),
+    "test": ("test:test", "Run a chart's tests on what is released."),
+    "check": ("check:check", "Look whether helmops can work here."),
+    "versions": ("versions:versions", "List what a repository offers of a chart."),
+    "schema": ("schema:schema", "Print JSON Schemas of the declarations."),
+    "demo": ("demo:demo", "See it work, on a local cluster."),
+    "completion": ("completion:completion", "Print a script for the shell's completion."),
+    "version": ("version:version", "Print the version."),
+}
 #: Commands whose status 2 means "there are changes", so that errors have to be 1.
 _TWO_MEANS_CHANGES = frozenset({"plan"})
 
 
+class _Commands(click.Group):
+    """Imports a command's module when the command is called: starting must be quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f"helmops.cli.{module}"), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Keeps Helm releases as declared, and rolls back only to what was seen healthy."""
+
+
 def run() -> None:
-    """Run a command and exit. Errors are one line for a person, on standard error."""
-    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    """Run a command and exit. Errors are told to a person, on standard error."""
+    sys.exit(status_of(sys.argv[1:]))
+
+
+def status_of(arguments: list[str]) -> int:
+    """Run a command; gives its exit status."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
     usage_status = 1 if command in _TWO_MEANS_CHANGES else 2
     try:
-        app(standalone_mode=True)
+        status: Any = main.main(arguments, prog_name="helmops", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return usage_status
+    except click.ClickException as error:
+        error.show()
+        return usage_status
     except (UsageError, DeclarationError) as error:
-        print(f"helmops: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks
-        sys.exit(usage_status)
+        click.echo(f"helmops: {error}", err=True)
+        return usage_status
     except HelmopsError as error:
-        print(f"helmops: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        click.echo(f"helmops: {error}", err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        return 130
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(0)
-    except SystemExit as end:
-        if end.code == 2 and usage_status == 1 and not _ended_by_command(end):
-            sys.exit(1)
-        raise
-
-
-def _ended_by_command(end: SystemExit) -> bool:
-    """Whether a command chose this status itself, rather than the parser of options."""
-    return getattr(end, "__context__", None) is None or type(end.__context__).__name__ == "Exit"
+        return 0
+    return status if isinstance(status, int) else 0

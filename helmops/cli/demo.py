@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import typer
+import click
 
 
+@click.command()
 def demo() -> None:
     """Being written."""
-    raise typer.Exit(1)
+    raise click.exceptions.Exit(1)

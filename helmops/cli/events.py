@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from helmops.store.entries import StoredEvent
 
 
+@click.command()
+@click.argument("name", metavar="[[NAMESPACE/]NAME]", required=False)
+@options.namespace
+@options.everywhere
+@options.state
+@click.option("--limit", default=50, show_default=True, help="At most so many, the newest.")
+@options.watch
+@options.output
 def events(
-    name: Annotated[
-        str | None, typer.Argument(help="NAME or NAMESPACE/NAME; absent: all releases.")
-    ] = None,
-    namespace: options.Namespace = None,
-    all_namespaces: options.AllNamespaces = False,
-    state: options.State = None,
-    output: options.Output = Format.TEXT,
-    limit: Annotated[int, typer.Option("--limit", help="At most so many, the newest.")] = 50,
-    watch: options.Watch = False,
+    name: str | None, everywhere: bool, limit: int, is_watched: bool, output: Format, **given: Any
 ) -> None:
     """List what happened, oldest first, out of the state database."""
-    settings = settings_of(namespace=namespace, state=state)
+    settings = settings_of(**given)
 
     async def show() -> str:
         from helmops.cli.output import as_text, table
@@ -38,7 +38,7 @@ def events(
         try:
             found = await journal.events(
                 key=key_of(name, settings.namespace) if name else None,
-                namespace=None if all_namespaces or name else settings.namespace,
+                namespace=None if everywhere or name else settings.namespace,
                 limit=limit,
             )
         finally:
@@ -52,9 +52,9 @@ def events(
         return table(header, [[str(e[h]) for h in header] for e in entries])
 
     async def once() -> None:
-        typer.echo(await show())
+        click.echo(await show())
 
-    run_async(follow(1.0, show) if watch else once())
+    run_async(follow(1.0, show) if is_watched else once())
 
 
 def _entry(stored: StoredEvent) -> dict[str, Any]:

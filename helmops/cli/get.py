@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
@@ -15,53 +15,50 @@ if TYPE_CHECKING:
 
     from helmops.service.settings import Settings
 
-app = typer.Typer(help="Look at releases, sources and policies.", no_args_is_help=True)
+
+@click.group()
+def get() -> None:
+    """Look at releases, sources and policies."""
+
+
 _WATCH_SECONDS = 1.0
 
 
-@app.command("releases")
-@app.command("hr", hidden=True)
-@app.command("helmreleases", hidden=True)
+@get.command("releases")
+@options.names
+@options.lookup
+@options.everywhere
+@options.watch
+@options.output
 def releases(
-    names: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None,
-    namespace: options.Namespace = None,
-    all_namespaces: options.AllNamespaces = False,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    state: options.State = None,
-    output: options.Output = Format.TEXT,
-    watch: options.Watch = False,
+    names: tuple[str, ...], everywhere: bool, is_watched: bool, output: Format, **given: Any
 ) -> None:
     """List releases and how they are."""
-    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig, state=state)
+    settings = settings_of(**given)
 
     async def show() -> str:
-        found = await _manifests(settings, everywhere=all_namespaces)
+        found = await _manifests(settings, everywhere=everywhere)
         if names:
             wanted = {key_of(name, settings.namespace) for name in names}
             found = [m for m in found if _key(m) in {(k.namespace, k.name) for k in wanted}]
         from helmops.service.clock import SystemClock
 
-        return render_releases(found, output, SystemClock().now(), everywhere=all_namespaces)
+        return render_releases(found, output, SystemClock().now(), everywhere=everywhere)
 
     async def once() -> None:
-        typer.echo(await show())
+        click.echo(await show())
 
-    run_async(follow(_WATCH_SECONDS, show) if watch else once())
+    run_async(follow(_WATCH_SECONDS, show) if is_watched else once())
 
 
-@app.command("release")
-def release(
-    name: Annotated[str, typer.Argument(help="NAME or NAMESPACE/NAME.")],
-    namespace: options.Namespace = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    state: options.State = None,
-    output: options.Output = Format.TEXT,
-    watch: options.Watch = False,
-) -> None:
+@get.command("release")
+@options.name
+@options.lookup
+@options.watch
+@options.output
+def release(name: str, is_watched: bool, output: Format, **given: Any) -> None:
     """Show one release: its declaration with its status."""
-    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig, state=state)
+    settings = settings_of(**given)
     key = key_of(name, settings.namespace)
 
     async def show() -> str:
@@ -75,42 +72,40 @@ def release(
         return render_releases([found], output, SystemClock().now(), everywhere=True)
 
     async def once() -> None:
-        typer.echo(await show())
+        click.echo(await show())
 
-    run_async(follow(_WATCH_SECONDS, show) if watch else once())
+    run_async(follow(_WATCH_SECONDS, show) if is_watched else once())
 
 
-@app.command("sources")
-def sources(
-    filename: options.Filename = None,
-    namespace: options.Namespace = None,
-    output: options.Output = Format.TEXT,
-) -> None:
+@get.command("sources")
+@options.filename
+@options.namespace
+@options.output
+def sources(output: Format, **given: Any) -> None:
     """List declared sources."""
-    _declared(filename, namespace, output, "sources")
+    _declared(given, output, "sources")
 
 
-@app.command("policies")
-def policies(
-    filename: options.Filename = None,
-    namespace: options.Namespace = None,
-    output: options.Output = Format.TEXT,
-) -> None:
+@get.command("policies")
+@options.filename
+@options.namespace
+@options.output
+def policies(output: Format, **given: Any) -> None:
     """List declared policies and the releases that they are for."""
-    _declared(filename, namespace, output, "policies")
+    _declared(given, output, "policies")
 
 
-def _declared(filename: list[str] | None, namespace: str | None, output: Format, what: str) -> None:
+def _declared(given: dict[str, Any], output: Format, what: str) -> None:
     from helmops.cli.output import as_text, table
 
-    settings = settings_of(filenames=filename, namespace=namespace)
+    settings = settings_of(**given)
 
     async def show() -> None:
         from helmops.service.wiring import declared_only
 
         found = await declared_only(settings)
         for error in found.errors:
-            typer.echo(f"helmops: {error}", err=True)
+            click.echo(f"helmops: {error}", err=True)
         if what == "sources":
             items = [(key[1], key[0], each) for key, each in sorted(found.sources.items())]
             rows = [
@@ -135,13 +130,13 @@ def _declared(filename: list[str] | None, namespace: str | None, output: Format,
             header = ["namespace", "name", "mode", "releases", "declared at"]
             manifests = [policy.manifest for policy in found.policies.values()]
         if output in (Format.JSON, Format.YAML):
-            typer.echo(as_text({"apiVersion": "v1", "kind": "List", "items": manifests}, output))
+            click.echo(as_text({"apiVersion": "v1", "kind": "List", "items": manifests}, output))
         elif output is Format.NAME:
-            typer.echo("\n".join(f"{m['kind']}/{m['metadata']['name']}" for m in manifests))
+            click.echo("\n".join(f"{m['kind']}/{m['metadata']['name']}" for m in manifests))
         else:
-            typer.echo(table(header, rows))
+            click.echo(table(header, rows))
         if found.errors:
-            raise typer.Exit(2)
+            raise click.exceptions.Exit(2)
 
     run_async(show())
 
@@ -160,7 +155,7 @@ def print_releases(
     manifests: list[dict[str, Any]], output: Format, now: datetime, *, everywhere: bool
 ) -> None:
     """Print releases as `get releases` does."""
-    typer.echo(render_releases(manifests, output, now, everywhere=everywhere))
+    click.echo(render_releases(manifests, output, now, everywhere=everywhere))
 
 
 def render_releases(

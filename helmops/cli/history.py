@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
 from helmops.cli.session import key_of, run_async, settings_of
 
 
-def history(
-    name: Annotated[str, typer.Argument(help="NAME or NAMESPACE/NAME.")],
-    namespace: options.Namespace = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    state: options.State = None,
-    output: options.Output = Format.TEXT,
-) -> None:
+@click.command()
+@options.name
+@options.lookup
+@options.output
+def history(name: str, output: Format, **given: Any) -> None:
     """List the revisions that helmops knows, newest first, and what it saw of each."""
-    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig, state=state)
+    settings = settings_of(**given)
     key = key_of(name, settings.namespace)
 
     async def show() -> None:
@@ -31,7 +28,7 @@ def history(
         manifest = await one(settings, key)
         entries = manifest["status"].get("history", [])
         if output in (Format.JSON, Format.YAML):
-            typer.echo(as_text(entries, output))
+            click.echo(as_text(entries, output))
             return
         now = SystemClock().now()
         header = ["revision", "action", "chart", "helm status", "verdict", "age", "message"]
@@ -47,6 +44,6 @@ def history(
             ]
             for e in entries
         ]
-        typer.echo(table(header, rows) if rows else f"{key} has no revisions.")
+        click.echo(table(header, rows) if rows else f"{key} has no revisions.")
 
     run_async(show())

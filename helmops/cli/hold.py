@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.session import key_of, run_async, settings_of
@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from helmops.model.releases import DeclarationKey
     from helmops.service.settings import Settings
 
-_Names = Annotated[list[str], typer.Argument(help="NAME or NAMESPACE/NAME.")]
 
-
-def suspend(
-    names: _Names,
-    namespace: options.Namespace = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-) -> None:
+@click.command()
+@options.required_names
+@options.namespace
+@options.cluster
+def suspend(names: tuple[str, ...], **given: Any) -> None:
     """Leave releases alone until `helmops resume`, whatever is declared."""
 
     def change(record: Record) -> Record:
@@ -35,15 +32,14 @@ def suspend(
             return record
         return record.evolve(suspended=Suspension(SystemClock().now(), who()))
 
-    _change(names, namespace, context, kubeconfig, change, "suspended")
+    _change(names, given, change, "suspended")
 
 
-def resume(
-    names: _Names,
-    namespace: options.Namespace = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-) -> None:
+@click.command()
+@options.required_names
+@options.namespace
+@options.cluster
+def resume(names: tuple[str, ...], **given: Any) -> None:
     """Go on with suspended or held releases; what they were held for is accepted."""
 
     def change(record: Record) -> Record:
@@ -51,18 +47,16 @@ def resume(
 
         return resumed(record)
 
-    _change(names, namespace, context, kubeconfig, change, "resumed")
+    _change(names, given, change, "resumed")
 
 
 def _change(
-    names: list[str],
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: str | None,
+    names: tuple[str, ...],
+    given: dict[str, Any],
     change: Callable[[Record], Record],
     done: str,
 ) -> None:
-    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    settings = settings_of(**given)
     run_async(_apply(settings, [key_of(n, settings.namespace) for n in names], change, done))
 
 
@@ -99,4 +93,4 @@ async def _apply(
                     if fresh is None or attempt == 4:
                         raise
                     record = fresh
-            typer.echo(f"{key} {done}")
+            click.echo(f"{key} {done}")

@@ -1,11 +1,19 @@
-"""Options that several commands have, with the names of kubectl and helm."""
+"""Options that several commands have, with the names of kubectl and helm.
+
+Most of them are settings: a command takes them as `**settings` and hands them to `settings_of`,
+which knows the environment variables and says what is wrong with them, all at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Any, TypeVar
 
-import typer
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
 
 
 class Format(StrEnum):
@@ -18,68 +26,114 @@ class Format(StrEnum):
     NAME = "name"
 
 
-Namespace = Annotated[
-    str | None,
-    typer.Option(
-        "--namespace",
-        "-n",
-        envvar="HELMOPS_NAMESPACE",
-        help="Namespace; that of documents without one.",
-        show_default="default",
+def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in this order on the help page."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+namespace = click.option(
+    "--namespace",
+    "-n",
+    metavar="NAME",
+    help="Namespace; that of documents without one. [env: HELMOPS_NAMESPACE; default: default]",
+)
+everywhere = click.option(
+    "--all-namespaces", "-A", "everywhere", is_flag=True, help="Releases of all namespaces."
+)
+filename = click.option(
+    "--filename",
+    "-f",
+    "filenames",
+    multiple=True,
+    metavar="PATH|GIT_URL",
+    help="Directory, file or git+https://… with declarations; may be given several times. "
+    "[env: HELMOPS_FILENAME]",
+)
+state = click.option(
+    "--state",
+    metavar="URL",
+    help="State database, as sqlite:///PATH. [env: HELMOPS_STATE]",
+)
+cluster = _all(
+    click.option("--context", metavar="NAME", help="Context of the kubeconfig."),
+    click.option(
+        "--kubeconfig",
+        metavar="PATH",
+        help="Kubeconfig file. [env: KUBECONFIG; else ~/.kube/config, else the cluster inside]",
     ),
-]
-AllNamespaces = Annotated[
-    bool, typer.Option("--all-namespaces", "-A", help="Releases of all namespaces.")
-]
-Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
-Kubeconfig = Annotated[
-    str | None,
-    typer.Option(
-        "--kubeconfig", help="Kubeconfig file; else KUBECONFIG, ~/.kube/config, the cluster inside."
-    ),
-]
-Filename = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filename",
-        "-f",
-        help="Directory, file or git+https://… with declarations; may be given several times. "
-        "[env: HELMOPS_FILENAME]",
-    ),
-]
-State = Annotated[
-    str | None,
-    typer.Option("--state", help="State database, as sqlite:///PATH. [env: HELMOPS_STATE]"),
-]
-Defaults = Annotated[
-    str | None,
-    typer.Option(
-        "--defaults",
-        help="What absent fields mean: safe or flux. [env: HELMOPS_DEFAULTS]",
-        show_default="safe",
-    ),
-]
-Helm = Annotated[str | None, typer.Option("--helm", help="The helm binary. [env: HELMOPS_HELM]")]
-Output = Annotated[
-    Format, typer.Option("--output", "-o", help="How to print.", show_default="text")
-]
-LogFormat = Annotated[
-    str | None, typer.Option("--log-format", help="Logs as text or json.", show_default="text")
-]
-LogLevel = Annotated[
-    str | None,
-    typer.Option("--log-level", help="debug, info, warning or error.", show_default="info"),
-]
-Timeout = Annotated[str, typer.Option("--timeout", help="How long to go on, as 5m or 90s.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Print again whenever it changes.")]
-Concurrency = Annotated[
-    int | None,
-    typer.Option("--concurrency", help="Releases acted on at once.", show_default="8"),
-]
-WatchNamespace = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--watch-namespace",
-        help="See only this namespace; may be given several times. Absent: all that are allowed.",
-    ),
-]
+)
+helm = click.option(
+    "--helm", metavar="PATH", help="The helm binary. [env: HELMOPS_HELM; default: helm]"
+)
+defaults = click.option(
+    "--defaults",
+    metavar="safe|flux",
+    help="What absent fields mean. [env: HELMOPS_DEFAULTS; default: safe]",
+)
+watch_namespace = click.option(
+    "--watch-namespace",
+    "watch_namespaces",
+    multiple=True,
+    metavar="NAME",
+    help="See only this namespace; may be given several times. Absent: all that are allowed. "
+    "[env: HELMOPS_WATCH_NAMESPACE]",
+)
+concurrency = click.option(
+    "--concurrency",
+    metavar="N",
+    help="Releases acted on at once. [env: HELMOPS_CONCURRENCY; default: 8]",
+)
+#: What it takes to look at releases.
+lookup = _all(namespace, cluster, state)
+#: What it takes to act on releases.
+acting = _all(namespace, cluster, state, helm, defaults, watch_namespace)
+
+output = click.option(
+    "--output",
+    "-o",
+    type=click.Choice([each.value for each in Format]),
+    default=Format.TEXT.value,
+    show_default=True,
+    callback=lambda _context, _parameter, value: Format(value),
+    help="How to print.",
+)
+timeout = click.option(
+    "--timeout",
+    default="15m",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to go on, as 5m or 90s.",
+)
+watch = click.option(
+    "--watch", "-w", "is_watched", is_flag=True, help="Print again whenever it changes."
+)
+
+
+def _names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """For completion: what the state database knows. Fails silently, as completion must."""
+    try:
+        from helmops.cli.session import settings_of
+        from helmops.store.peek import published
+
+        settings = settings_of(
+            namespace=context.params.get("namespace"), state=context.params.get("state")
+        )
+        path = settings.state.path
+        keys = [key for key, _, _ in published(path)] if path else []
+        names = [k.name if k.namespace == settings.namespace else str(k) for k in keys]
+        return sorted(name for name in names if name.startswith(incomplete))
+    except Exception:
+        return []
+
+
+name = click.argument("name", metavar="[NAMESPACE/]NAME", shell_complete=_names)
+names = click.argument("names", metavar="[[NAMESPACE/]NAME]...", nargs=-1, shell_complete=_names)
+required_names = click.argument(
+    "names", metavar="[NAMESPACE/]NAME...", nargs=-1, required=True, shell_complete=_names
+)

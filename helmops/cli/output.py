@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli.options import Format
 
@@ -56,7 +56,7 @@ def teller(*, quiet: bool = False) -> Any:
 
     def tell(key: DeclarationKey, line: str) -> None:
         if not quiet:
-            typer.echo(f"{clock.now():%H:%M:%S} {key}  {line}", err=True)
+            click.echo(f"{clock.now():%H:%M:%S} {key}  {line}", err=True)
             sys.stderr.flush()
 
     return tell

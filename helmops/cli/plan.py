@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
@@ -15,37 +15,21 @@ if TYPE_CHECKING:
     from helmops.service.settings import Settings
 
 
-def plan(
-    names: Annotated[list[str] | None, typer.Argument(help="NAME or NAMESPACE/NAME.")] = None,
-    filename: options.Filename = None,
-    namespace: options.Namespace = None,
-    state: options.State = None,
-    defaults: options.Defaults = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    helm: options.Helm = None,
-    watch_namespace: options.WatchNamespace = None,
-    output: options.Output = Format.TEXT,
-) -> None:
+@click.command()
+@options.names
+@options.filename
+@options.acting
+@options.output
+def plan(names: tuple[str, ...], output: Format, **settings: Any) -> None:
     """Say what the next pass would do to each release, and why. Writes nothing.
 
     Status 0: nothing to do. 2: changes. 1: any error.
     """
-    settings = settings_of(
-        filenames=filename,
-        namespace=namespace,
-        state=state,
-        defaults=defaults,
-        context=context,
-        kubeconfig=kubeconfig,
-        helm=helm,
-        watch_namespaces=watch_namespace,
-        observe=True,
-    )
-    raise typer.Exit(run_async(_plan(settings, names or [], output)))
+    found = settings_of(observe=True, **settings)
+    raise click.exceptions.Exit(run_async(_plan(found, names, output)))
 
 
-async def _plan(settings: Settings, names: list[str], output: Format) -> int:
+async def _plan(settings: Settings, names: tuple[str, ...], output: Format) -> int:
     from helmops.cli.output import as_text, table
     from helmops.cli.reconcile import chosen
     from helmops.errors import DeclarationError
@@ -55,21 +39,21 @@ async def _plan(settings: Settings, names: list[str], output: Format) -> int:
         try:
             keys = chosen(installation, names, settings.namespace)
         except DeclarationError as error:
-            typer.echo(f"helmops: {error}", err=True)
+            click.echo(f"helmops: {error}", err=True)
             return 1
         entries = [_entry(await installation.look(key)) for key in keys]
         for refused in declared.errors:
-            typer.echo(f"helmops: {refused}", err=True)
+            click.echo(f"helmops: {refused}", err=True)
     if output in (Format.JSON, Format.YAML):
-        typer.echo(as_text({"releases": entries}, output))
+        click.echo(as_text({"releases": entries}, output))
     elif output is Format.NAME:
-        typer.echo("\n".join(e["name"] for e in entries if e["action"] != "-"))
+        click.echo("\n".join(e["name"] for e in entries if e["action"] != "-"))
     else:
         header = ["namespace", "name", "state", "action", "from", "to", "why"]
-        typer.echo(table(header, [[str(e[h]) for h in header] for e in entries]))
+        click.echo(table(header, [[str(e[h]) for h in header] for e in entries]))
         for entry in entries:
             for line in entry["plan"]:
-                typer.echo(f"  {entry['namespace']}/{entry['name']}: {line}")
+                click.echo(f"  {entry['namespace']}/{entry['name']}: {line}")
     if declared.errors or any(e["failed"] for e in entries):
         return 1
     return 2 if any(e["action"] != "-" for e in entries) else 0

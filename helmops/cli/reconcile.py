@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
@@ -18,51 +18,35 @@ if TYPE_CHECKING:
     from helmops.service.wiring import Installation
 
 
+@click.command()
+@options.names
+@options.filename
+@options.acting
+@options.concurrency
+@click.option("--with-source", is_flag=True, help="Ask the sources first, whatever their interval.")
+@click.option("--force", is_flag=True, help="Install or upgrade once, even when in sync.")
+@click.option("--reset", is_flag=True, help="Forget failures, so that retries begin anew.")
+@options.timeout
+@options.output
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def reconcile(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="NAME or NAMESPACE/NAME; absent: all declared.")
-    ] = None,
-    filename: options.Filename = None,
-    namespace: options.Namespace = None,
-    state: options.State = None,
-    defaults: options.Defaults = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    helm: options.Helm = None,
-    concurrency: options.Concurrency = None,
-    watch_namespace: options.WatchNamespace = None,
-    with_source: Annotated[
-        bool, typer.Option("--with-source", help="Ask the sources first, whatever their interval.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Install or upgrade once, even when in sync.")
-    ] = False,
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Forget failures, so that retries begin anew.")
-    ] = False,
-    timeout: options.Timeout = "15m",
-    output: options.Output = Format.TEXT,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    names: tuple[str, ...],
+    with_source: bool,
+    force: bool,
+    reset: bool,
+    timeout: str,
+    output: Format,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Run passes over the declared releases until they are settled.
 
     Status 0: all are ready. 1: some are not. 2: some declarations cannot be used.
     """
-    settings = settings_of(
-        filenames=filename,
-        namespace=namespace,
-        state=state,
-        defaults=defaults,
-        context=context,
-        kubeconfig=kubeconfig,
-        helm=helm,
-        concurrency=concurrency,
-        watch_namespaces=watch_namespace,
-    )
     status = run_async(
         _reconcile(
-            settings,
-            names or [],
+            settings_of(**settings),
+            names,
             with_source=with_source,
             force=force,
             reset=reset,
@@ -71,12 +55,12 @@ def reconcile(
             quiet=quiet,
         )
     )
-    raise typer.Exit(status)
+    raise click.exceptions.Exit(status)
 
 
 async def _reconcile(
     settings: Settings,
-    names: list[str],
+    names: tuple[str, ...],
     *,
     with_source: bool,
     force: bool,
@@ -109,7 +93,7 @@ async def _reconcile(
 
 
 def chosen(
-    installation: Installation, names: list[str], namespace: str
+    installation: Installation, names: tuple[str, ...], namespace: str
 ) -> tuple[DeclarationKey, ...]:
     """The declared releases that names mean; all when there are none. Raises UsageError."""
     from helmops.errors import UsageError
@@ -153,6 +137,6 @@ def print_results(
     from helmops.cli.get import print_releases
 
     for error in installation.declarations.current.errors:
-        typer.echo(f"helmops: {error}", err=True)
+        click.echo(f"helmops: {error}", err=True)
     manifests = [passed.record.to_manifest() for passed in results.values()]
     print_releases(manifests, output, installation.clock.now(), everywhere=True)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
 from helmops.cli.single import act_on_one
 
 
-def rollback(
-    name: Annotated[str, typer.Argument(help="NAME or NAMESPACE/NAME.")],
-    to: Annotated[
-        int,
-        typer.Option("--to", min=0, help="Revision; absent or 0: the last one seen healthy."),
-    ] = 0,
-    namespace: options.Namespace = None,
-    state: options.State = None,
-    defaults: options.Defaults = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    helm: options.Helm = None,
-    timeout: options.Timeout = "15m",
-    output: options.Output = Format.TEXT,
-) -> None:
+@click.command()
+@options.name
+@click.option(
+    "--to",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="REVISION",
+    help="Revision; absent: the last one seen healthy.",
+)
+@options.acting
+@options.timeout
+@options.output
+def rollback(name: str, to: int, timeout: str, output: Format, **given: Any) -> None:
     """Put a release back to a revision that was seen healthy, and hold it there.
 
     It stays until `helmops resume` or a changed declaration. Works from what helmops remembers,
@@ -40,12 +38,7 @@ def rollback(
         succeeded=lambda passed: passed.record.hold is not None and _is_healthy(passed.record),
         timeout=timeout,
         output=output,
-        namespace=namespace,
-        state=state,
-        defaults=defaults,
-        context=context,
-        kubeconfig=kubeconfig,
-        helm=helm,
+        **given,
     )
 
 

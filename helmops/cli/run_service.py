@@ -2,62 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.session import run_async, settings_of
 
 
-def run(
-    filename: options.Filename = None,
-    namespace: options.Namespace = None,
-    state: options.State = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            "--listen",
-            help="HOST:PORT for health, metrics and a page. [env: HELMOPS_LISTEN]",
-            show_default="127.0.0.1:9640",
-        ),
-    ] = None,
-    defaults: options.Defaults = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    helm: options.Helm = None,
-    concurrency: options.Concurrency = None,
-    watch_namespace: options.WatchNamespace = None,
-    observe: Annotated[
-        bool, typer.Option("--observe", help="Look and say what would be done; write nothing.")
-    ] = False,
-    grace_period: Annotated[
-        str | None,
-        typer.Option("--grace-period", help="Time to end after SIGTERM.", show_default="30s"),
-    ] = None,
-    log_format: options.LogFormat = None,
-    log_level: options.LogLevel = None,
-) -> None:
+@click.command()
+@options.filename
+@options.acting
+@options.concurrency
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="For health, metrics and a page. [env: HELMOPS_LISTEN; default: 127.0.0.1:9640]",
+)
+@click.option("--observe", is_flag=True, help="Look and say what would be done; write nothing.")
+@click.option(
+    "--grace-period",
+    metavar="DURATION",
+    help="Time to end after SIGTERM. [env: HELMOPS_GRACE_PERIOD; default: 30s]",
+)
+@click.option(
+    "--log-format",
+    metavar="text|json",
+    help="How to write logs. [env: HELMOPS_LOG_FORMAT; default: text]",
+)
+@click.option(
+    "--log-level",
+    metavar="LEVEL",
+    help="debug, info, warning or error. [env: HELMOPS_LOG_LEVEL; default: info]",
+)
+def run(observe: bool, **given: Any) -> None:
     """Run the service: watch declarations and sources, and keep the releases as declared."""
     from helmops.errors import UsageError
     from helmops.service.serve import serve
 
-    settings = settings_of(
-        filenames=filename,
-        namespace=namespace,
-        state=state,
-        listen=listen,
-        defaults=defaults,
-        context=context,
-        kubeconfig=kubeconfig,
-        helm=helm,
-        concurrency=concurrency,
-        watch_namespaces=watch_namespace,
-        observe=observe or None,
-        grace_period=grace_period,
-        log_format=log_format,
-        log_level=log_level,
-    )
+    settings = settings_of(observe=observe or None, **given)
     if not settings.filenames:
         raise UsageError(
             "there are no declarations to run with",

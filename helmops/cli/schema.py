@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
-import typer
+import click
 
 from helmops.errors import UsageError
 
 
-def schema(
-    kind: Annotated[
-        str | None, typer.Argument(help="Kind, as HelmRelease; absent: all kinds.")
-    ] = None,
-) -> None:
+@click.command()
+@click.argument("kind", required=False)
+def schema(kind: str | None) -> None:
     """Print JSON Schemas of the declarations, for editors and CI."""
     from helmops.model.declarations import json_schemas
 
     schemas = json_schemas()
     if kind is None:
-        typer.echo(json.dumps(schemas, indent=2))
+        click.echo(json.dumps(schemas, indent=2))
         return
     found = next((name for name in schemas if name.lower() == kind.lower()), None)
     if found is None:
         raise UsageError(
             f"there is no kind {kind}", next_step=f"known are {', '.join(sorted(schemas))}"
         )
-    typer.echo(json.dumps(schemas[found], indent=2))
+    click.echo(json.dumps(schemas[found], indent=2))

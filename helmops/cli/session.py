@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 if TYPE_CHECKING:
     from helmops.model.releases import DeclarationKey
@@ -27,6 +26,8 @@ def settings_of(**options: Any) -> Settings:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end."""
+    import asyncio
+
     return asyncio.run(work)
 
 
@@ -54,10 +55,12 @@ def key_of(name: str, namespace: str) -> DeclarationKey:
 
 async def follow(seconds: float, show: Callable[[], Awaitable[str]]) -> None:
     """Print a text, and again whenever it is another one, until interrupted."""
+    import asyncio
+
     last = None
     while True:
         text = await show()
         if text != last:
-            typer.echo(text)
+            click.echo(text)
             last = text
         await asyncio.sleep(seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from helmops.cli.options import Format
 from helmops.cli.session import key_of, opened, run_async, settings_of
@@ -35,14 +35,14 @@ def act_on_one(
         async with opened(settings, tell=teller()) as installation:
             passed = await installation.act(key, request, timeout)
             now = installation.clock.now()
-            typer.echo(render_releases([passed.record.to_manifest()], output, now, everywhere=True))
+            click.echo(render_releases([passed.record.to_manifest()], output, now, everywhere=True))
             if not succeeded(passed):
                 decision = passed.decision
                 why = getattr(decision, "why", "") or getattr(
                     getattr(decision, "hold", None), "message", ""
                 )
-                typer.echo(f"helmops: {key}: {why}", err=True)
+                click.echo(f"helmops: {key}: {why}", err=True)
                 return False
             return True
 
-    raise typer.Exit(0 if run_async(act()) else 1)
+    raise click.exceptions.Exit(0 if run_async(act()) else 1)

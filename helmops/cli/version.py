@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 
-import typer
+import click
 
 from helmops import __version__
-from helmops.cli.options import Format, Output
+from helmops.cli import options
+from helmops.cli.options import Format
 
 
-def version(output: Output = Format.TEXT) -> None:
+@click.command()
+@options.output
+def version(output: Format) -> None:
     """Print the version of helmops."""
     if output is Format.JSON:
-        typer.echo(json.dumps({"version": __version__}))
+        click.echo(json.dumps({"version": __version__}))
     else:
-        typer.echo(f"helmops {__version__}")
+        click.echo(f"helmops {__version__}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
@@ -15,23 +15,27 @@ if TYPE_CHECKING:
     from helmops.service.settings import Settings
 
 
+@click.command()
+@click.argument("chart")
+@click.option("--repo", required=True, metavar="URL", help="URL of the chart repository.")
+@click.option("--version", default="", help="Version or range; absent: the newest.")
+@click.option(
+    "--username",
+    default="",
+    envvar="HELMOPS_REPO_USERNAME",
+    help="For the repository; its password comes from HELMOPS_REPO_PASSWORD.",
+)
+@click.option("--password", default="", envvar="HELMOPS_REPO_PASSWORD", hidden=True)
+@click.option("--ca-file", default="", metavar="PATH", help="CA of the repository, PEM.")
+@options.output
 def versions(
-    chart: Annotated[str, typer.Argument(help="Name of the chart.")],
-    repo: Annotated[str, typer.Option("--repo", help="URL of the chart repository.")],
-    version: Annotated[
-        str, typer.Option("--version", help="Version or range; absent: the newest.")
-    ] = "",
-    username: Annotated[
-        str, typer.Option("--username", envvar="HELMOPS_REPO_USERNAME", help="For the repository.")
-    ] = "",
-    password: Annotated[
-        str,
-        typer.Option(
-            envvar="HELMOPS_REPO_PASSWORD", hidden=True, help="Through the environment only."
-        ),
-    ] = "",
-    ca_file: Annotated[str, typer.Option("--ca-file", help="CA of the repository, PEM.")] = "",
-    output: options.Output = Format.TEXT,
+    chart: str,
+    repo: str,
+    version: str,
+    username: str,
+    password: str,
+    ca_file: str,
+    output: Format,
 ) -> None:
     """List what a chart repository offers, newest first, and which version a range selects."""
     settings = settings_of()
@@ -58,9 +62,9 @@ def versions(
                 "selected": selected,
                 "reason": reason,
             }
-            typer.echo(as_text(told, output))
+            click.echo(as_text(told, output))
         elif output is Format.NAME:
-            typer.echo("\n".join(entry.version for entry in ordered))
+            click.echo("\n".join(entry.version for entry in ordered))
         else:
             rows = [
                 [
@@ -72,10 +76,10 @@ def versions(
                 ]
                 for entry in ordered
             ]
-            typer.echo(table(["", "version", "app version", "created", "note"], rows))
-            typer.echo(reason, err=True)
+            click.echo(table(["", "version", "app version", "created", "note"], rows))
+            click.echo(reason, err=True)
         if failure is not None:
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
 
     run_async(show())
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from helmops.cli import options
 from helmops.cli.options import Format
 from helmops.cli.session import key_of, run_async, settings_of
 
 
-def why(
-    name: Annotated[str, typer.Argument(help="NAME or NAMESPACE/NAME.")],
-    namespace: options.Namespace = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
-    state: options.State = None,
-    output: options.Output = Format.TEXT,
-) -> None:
+@click.command()
+@options.name
+@options.lookup
+@options.output
+def why(name: str, output: Format, **given: Any) -> None:
     """Say in a few lines why a release is as it is, and what would go where next."""
-    settings = settings_of(namespace=namespace, context=context, kubeconfig=kubeconfig, state=state)
+    settings = settings_of(**given)
     key = key_of(name, settings.namespace)
 
     async def show() -> None:
@@ -29,12 +26,12 @@ def why(
 
         told = explain(await one(settings, key))
         if output in (Format.JSON, Format.YAML):
-            typer.echo(as_text(told, output))
+            click.echo(as_text(told, output))
             return
         width = max(len(line) for line in told)
         for label, text in told.items():
             for number, line in enumerate(text if isinstance(text, list) else [text]):
-                typer.echo(f"{(label if number == 0 else ''):<{width}}  {line}")
+                click.echo(f"{(label if number == 0 else ''):<{width}}  {line}")
 
     run_async(show())
 
