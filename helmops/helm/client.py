@@ -74,6 +74,13 @@ _TEST_SUITE = re.compile(
     r"^TEST SUITE:\s+(?P<name>\S+)\n(?:[^\n]*\n)*?Phase:\s+(?P<phase>\S*)", re.M
 )
 
+#: The lines of the account that helm 3 and 4 give at the end of a command.
+_ACCOUNT = re.compile(
+    r"(?P<label>NAME|LAST DEPLOYED|NAMESPACE|STATUS|REVISION|DESCRIPTION|TEST SUITE|"
+    r"Last Started|Last Completed|Phase|Error):\s+(?P<text>.*)"
+    r"|.*Happy Helming!$|release \".*\" uninstalled$"
+)
+
 
 #: What a failed test can look like; the rest is the cluster's trouble, not the test's.
 _OF_A_TEST = (TestFailed, HookFailed, HelmWaitTimeout, ObjectRefused)
@@ -713,4 +720,20 @@ def _run_of(finished: process.Finished, redact: Callable[[str], str]) -> HelmRun
 
 
 def _lines_to(progress: Progress, redact: Callable[[str], str]) -> Callable[[str], None]:
-    return lambda line: progress(redact(line))
+    """What helm says while it works, without what it says when it is done: its account of the
+    release, and the error, are told by whoever asked for the run. Of a test its name and how it
+    ended are left, on one line.
+    """
+    test = ""
+
+    def tell(line: str) -> None:
+        nonlocal test
+        said = _ACCOUNT.match(line)
+        if said is None:
+            progress(redact(line))
+        elif said["label"] == "TEST SUITE":
+            test = said["text"]
+        elif said["label"] == "Phase" and test:
+            progress(redact(f"test {test}: {said['text']}"))
+
+    return tell

@@ -313,6 +313,32 @@ async def test_lines_are_told_as_they_come_redacted(client: HelmClient, script: 
     assert lines == ["one", "token=***"]
 
 
+async def test_helms_account_of_the_release_is_no_progress(
+    client: HelmClient, script: Script
+) -> None:
+    lines: list[str] = []
+    account = """\
+Release "app" has been upgraded. Happy Helming!
+NAME: app
+LAST DEPLOYED: Mon Nov 23 04:24:32 2026
+NAMESPACE: apps
+STATUS: deployed
+REVISION: 1
+DESCRIPTION: helmops: install app 1.0.0
+waiting for something
+TEST SUITE:     app-answers-test
+Last Started:   Mon Nov 23 04:24:32 2026
+Last Completed: Mon Nov 23 04:24:33 2026
+Phase:          Succeeded
+TEST SUITE: None
+release "app" uninstalled
+"""
+    script.says(account)
+    run = await client.test(APP, TestSpec(), timeout=MINUTE, progress=lines.append)
+    assert lines == ["waiting for something", "test app-answers-test: Succeeded"]
+    assert "STATUS: deployed" in run.output
+
+
 async def test_values_that_json_has_not_never_reach_helm(
     client: HelmClient, script: Script
 ) -> None:
