@@ -310,8 +310,9 @@ class FakeHelm:
         if spec.keep_history:
             last.status = HelmStatus.UNINSTALLED
             last.description = description or "Uninstallation complete"
-            for deployed in self.cluster.deployed(release):
-                deployed.status = HelmStatus.SUPERSEDED
+            if self._major >= 4:  # helm 3 leaves a deployed revision before the last as it is
+                for deployed in self.cluster.deployed(release):
+                    deployed.status = HelmStatus.SUPERSEDED
             self.cluster.touch(release)
         else:
             self._purge(release)

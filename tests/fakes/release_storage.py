@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from helmops.errors import ReleaseNotFound
+from helmops.errors import ObjectConflict, ReleaseNotFound
 from helmops.model.releases import HelmStatus, ReleaseId, StoredRelease
 from tests.fakes.cluster_state import FakeCluster, Moment, Point, StoredRevision
 
@@ -39,6 +39,10 @@ class FakeReleaseStorage:
         await self.cluster.reach(Moment("mark_failed", Point.STARTED, release, revision))
         self.cluster.check_reachable()
         stored = self._get(release, revision)
+        if stored.status is HelmStatus.FAILED:
+            return
+        if not stored.status.is_pending:
+            raise ObjectConflict(f"revision {revision} is {stored.status.value} by now")
         stored.status, stored.description = HelmStatus.FAILED, description
         self.cluster.store(stored)
         await self.cluster.reach(Moment("mark_failed", Point.FINISHED, release, revision))
