@@ -220,7 +220,7 @@ class SecretIndex:
     ) -> None:
         """The list showed these versions, as of the list's own resourceVersion."""
         doubt = self._doubts.get(mark.release)
-        if doubt is None or doubt.running or doubt.generation != mark.generation:
+        if doubt is None or doubt.generation != mark.generation:
             return
         doubt.listed, doubt.listed_at = dict(versions), resource_version
         self._settle(mark.release)

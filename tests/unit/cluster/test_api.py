@@ -365,7 +365,17 @@ async def test_a_watch_that_ends_as_agreed_goes_on_where_it_was(
     server.put(config_map("one"))
     event = await waiting
     assert isinstance(event, Changed)
-    assert sum("watch=true" in path for _, path in server.asked) == 2
+    watches = [path for _, path in server.asked if "watch=true" in path]
+    assert len(watches) == 2
+
+    # And from there on, not from the beginning.
+    waiting = asyncio.create_task(follow.next())
+    await watched(server)
+    server.end_watches()
+    server.put(config_map("two"))
+    await waiting
+    last = [path for _, path in server.asked if "watch=true" in path][-1]
+    assert f"resourceVersion={event.resource_version}" in last
     assert sum("watch=true" not in path for _, path in server.asked) == 1
 
 
@@ -402,8 +412,18 @@ async def test_a_server_that_is_away_is_tried_until_it_is_back() -> None:
             assert isinstance(await anext(events), Lost)
         server.is_unreachable = False
         assert isinstance(await anext(events), Listed)
-    assert max(time.slept) <= 30 * 1.2
-    assert time.slept[5] > time.slept[0]
+        assert max(time.slept) <= 30 * 1.2
+        assert time.slept[5] > time.slept[0]
+
+        # Once it has worked, a new break is tried again soon.
+        waiting = asyncio.create_task(anext(events))
+        await watched(server)
+        server.put(config_map("one"))
+        assert isinstance(await waiting, Changed)
+        server.drop_watches()
+        assert isinstance(await anext(events), Lost)
+        assert isinstance(await anext(events), Listed)
+        assert time.slept[-1] < 1
 
 
 @pytest.mark.parametrize("verb", ["list", "watch"])

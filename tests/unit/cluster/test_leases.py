@@ -287,6 +287,13 @@ async def test_a_lease_that_another_took_stops_the_work_and_is_left_to_it(world:
     assert world.lease["spec"]["holderIdentity"] == str(ELSEWHERE)
 
 
+async def test_a_lease_that_another_took_unnoticed_is_not_given_back(world: World) -> None:
+    async with world.leases().hold(WEB):
+        world.put(ELSEWHERE)
+    assert world.lease is not None
+    assert world.lease["spec"]["holderIdentity"] == str(ELSEWHERE)
+
+
 async def test_a_lease_that_somebody_annotated_is_still_ours(world: World) -> None:
     def touch() -> None:
         assert world.lease is not None

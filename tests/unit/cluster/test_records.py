@@ -125,9 +125,9 @@ async def test_the_secret_reserved_for_the_healthy_copy_is_no_record(
 async def test_where_all_namespaces_are_denied_those_that_are_known_are_listed(
     server: FakeKubernetes,
 ) -> None:
-    records = SecretRecords(server.api())
-    saved = await records.save(record())
+    saved = await SecretRecords(server.api()).save(record())
     server.denied.add(("list", "secrets", ""))
+    records = SecretRecords(server.api())
     with pytest.raises(AccessDenied, match="in the whole cluster"):
         await records.load_all()
     records.see("apps")

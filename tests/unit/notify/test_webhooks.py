@@ -177,7 +177,7 @@ async def test_a_receiver_may_ask_for_patience_within_bounds(world: World) -> No
     assert world.slept == [webhooks.LONGEST_DELAY]
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 404])
+@pytest.mark.parametrize("status", [307, 400, 401, 404])
 async def test_what_is_refused_is_not_tried_again_but_said(
     world: World, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
