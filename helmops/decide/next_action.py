@@ -334,9 +334,10 @@ def _not_ours(
     # The same revision under the same declaration was looked at before: say it once.
     present = record.hold
     target = desired.target
-    subject = head.digest
+    # The same content released again by hand is another word of that person.
+    subject = f"{head.number}:{head.digest}"
     if reason is HoldReason.UNMANAGED and isinstance(target, Target):
-        subject = f"{head.digest}>{target.chart.version}>{target.config_digest}"
+        subject = f"{subject}>{target.chart.version}>{target.config_digest}"
     if present is not None and present.reason is reason and present.subject == subject:
         return Held(found.state, present)
     agreed = record.accepted == acceptance(reason, subject) or is_flux(desired)

@@ -113,6 +113,22 @@ class Truth:
         world.checks.readiness = looked  # type: ignore[method-assign]
         world.cluster.watchers.append(self._onlooker)
 
+    def is_as_declared(self) -> bool:
+        """Whether the newest revision is what the declaration says."""
+        head, declared = self.world.cluster.last(self.world.release), self.world.declared
+        return (
+            head is not None
+            and declared is not None
+            and head.chart is declared.chart
+            and dict(head.values) == dict(declared.values)
+        )
+
+    def take_over(self) -> None:
+        """A revision made by hand that is as declared when helmops looks is as good as its own."""
+        head = self.world.cluster.last(self.world.release)
+        if head is not None and self.is_as_declared():
+            self.made_by_hand.discard((head.number, head.as_revision().digest))
+
     def _onlooker(self, moment: Moment) -> None:
         acts = moment.operation in ("install", "upgrade", "rollback", "uninstall")
         if moment.point is not Point.STARTED or not acts or self.is_by_hand:
@@ -132,11 +148,7 @@ class Truth:
             assert head is not None
             made = (head.number, head.as_revision().digest)
             if made in self.made_by_hand and not self.agreed:
-                same = world.declared is not None and (
-                    head.chart is world.declared.chart
-                    and dict(head.values) == dict(world.declared.values)
-                )
-                if not same:
+                if not self.is_as_declared():
                     self.problems.append(f"went over revision {head.number}, made by hand")
 
 
@@ -164,13 +176,16 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
                 )
         case "pass":
             await one_pass(world)
+            truth.take_over()
         case "settle":
             await settle(world)
+            truth.take_over()
         case "crash":
             onlookers = list(cluster.watchers)
             cluster.kill_at_moment(step.number)
             await one_pass(world)
             cluster.watchers[:] = onlookers
+            truth.take_over()
         case "person upgrades":
             await by_hand(world, truth, "upgrade", step)
         case "person rolls back":
