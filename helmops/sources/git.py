@@ -4,13 +4,17 @@ GitPython's `Git` command object runs git, never its long-lived `Repo` objects (
 forty `git cat-file` children, seen with GitPython 3.2.1). That object checks nothing itself, so it
 is done here: the URL's scheme, `--` before arguments, GIT_ALLOW_PROTOCOL for the one transport that
 is meant. Credentials reach git through its environment and files that only we can read, never
-through arguments. `timeout` of coreutils ends git and its children when time is over.
+through arguments. git runs in a process group of its own, which is killed when time is over, when
+the caller is cancelled and when we close.
+
+A user and password are given by a credential helper that answers for the URL's own host only, and
+with a token no redirect is followed: a header that is set with `http.<url>.extraHeader` goes along
+when git, redirected, posts to another host (seen with git 2.39.5).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import fcntl
 import hashlib
@@ -18,12 +22,15 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -48,11 +55,27 @@ from helmops.resolve.version import Version
 T = TypeVar("T")
 
 _TRANSPORTS: Final = ("https", "http", "ssh", "file")
-#: Checkouts of earlier commits that are kept of each repository.
+#: Checkouts that are kept of each repository, beside those that were used within the last hour.
 _KEPT_TREES: Final = 4
+_TREE_GRACE: Final = 3600.0
 _DEFAULT_INTERVAL: Final = "30s"
 _SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_TIMED_OUT: Final = (124, 137)
+#: What in our environment would make git work on something else (as when run from a Git hook).
+_FOREIGN: Final = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_TRACE",
+    "GIT_TRACE_CURL",
+    "GIT_CURL_VERBOSE",
+)
 
 #: The first that is found in git's words tells what it was about.
 _FAILURES: Final[tuple[tuple[re.Pattern[str], type[SourceError], str], ...]] = (
@@ -62,14 +85,18 @@ _FAILURES: Final[tuple[tuple[re.Pattern[str], type[SourceError], str], ...]] = (
         "put the host's key into `known_hosts` of the Secret",
     ),
     (
-        re.compile(r"SSL certificate|certificate verif|unable to get local issuer|TLS", re.I),
+        re.compile(
+            r"SSL certificate|certificate verif|unable to get local issuer|SSL connect|gnutls"
+            r"|TLS connect|tls alert",
+            re.I,
+        ),
         SourceDenied,
         "put the CA into `ca.crt` of the Secret",
     ),
     (
         re.compile(
             r"Authentication failed|could not read (Username|Password)|Permission denied"
-            r"|error: 40[13]|terminal prompts disabled|access denied",
+            r"|error: 40[137]|terminal prompts disabled|access denied|dubious ownership",
             re.I,
         ),
         SourceDenied,
@@ -85,9 +112,11 @@ _FAILURES: Final[tuple[tuple[re.Pattern[str], type[SourceError], str], ...]] = (
         "look at the URL and the reference",
     ),
 )
+_REDIRECTED: Final = re.compile(r"error: 30[12378]")
 _CORRUPT: Final = re.compile(
-    r"corrupt|bad object|loose object|unable to read tree|not a git repository: '|inflate"
-    r"|object file .* is empty|pack has bad|invalid index-pack",
+    r"corrupt|bad object|loose object|unable to read (tree|sha1)|not a git repository: '|inflate"
+    r"|object file .* is empty|pack has bad|invalid index-pack|bad config|not a valid object"
+    r"|packfile .* (is far too short|cannot be|does not match)|missing (blob|tree|commit)",
     re.I,
 )
 
@@ -111,7 +140,11 @@ def parse_git_filename(text: str) -> GitLocation:
     """
     if not text.startswith("git+"):
         raise UsageError(f"{text} is no Git location", next_step="write git+https://HOST/REPO.git")
-    parts = urlsplit(text[4:])
+    try:
+        parts = urlsplit(text[4:])
+        _ = parts.port
+    except ValueError:
+        raise UsageError("a Git location's URL cannot be read") from None
     if parts.scheme not in _TRANSPORTS or (parts.scheme != "file" and not parts.hostname):
         raise UsageError(
             f"git+{parts.scheme}://… is no Git location",
@@ -163,10 +196,13 @@ class GitMirrors:
         self._directory = directory
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="helmops-git")
         self._locks: dict[str, asyncio.Lock] = {}
+        self._running: set[_Running] = set()
 
     def close(self) -> None:
-        """Start nothing more."""
+        """Start nothing more, and end the gits that run."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for running in list(self._running):
+            running.stop()
 
     async def resolve(self, repository: GitRepositorySpec, credentials: GitCredentials) -> str:
         """The revision that the reference names now; see the port. A full commit asks nobody."""
@@ -179,7 +215,7 @@ class GitMirrors:
         name = _place(repository.url)
         target = self._directory / "trees" / name / _commit_of(revision)
         tree = Tree(name=shown_url(repository.url), revision=revision, path=str(target))
-        if target.is_dir():
+        if _is_used(target):
             return tree
         async with self._locks.setdefault(name, asyncio.Lock()):
             if not target.is_dir():
@@ -189,13 +225,22 @@ class GitMirrors:
         return tree
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        running = _Running()
+        self._running.add(running)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, work, running, *arguments)
+        except asyncio.CancelledError:
+            running.stop()
+            raise
+        finally:
+            self._running.discard(running)
 
 
 # What is asked for ------------------------------------------------------------------------------
 
 
-def _resolve(repository: GitRepositorySpec, credentials: GitCredentials) -> str:
+def _resolve(running: _Running, repository: GitRepositorySpec, credentials: GitCredentials) -> str:
     reference = repository.ref
     if reference.commit:
         if not _SHA.fullmatch(reference.commit):
@@ -205,7 +250,7 @@ def _resolve(repository: GitRepositorySpec, credentials: GitCredentials) -> str:
         branch = f"{reference.branch}@" if reference.branch else ""
         return f"{branch}sha1:{reference.commit}"
     if reference.name:
-        shown, wanted = reference.name, [reference.name]
+        shown, wanted = reference.name, [reference.name, f"{reference.name}^{{}}"]
     elif reference.semver:
         shown, wanted = reference.semver, ["refs/tags/*"]
     elif reference.tag:
@@ -214,7 +259,7 @@ def _resolve(repository: GitRepositorySpec, credentials: GitCredentials) -> str:
     else:
         shown = reference.branch or "master"
         wanted = [f"refs/heads/{shown}"]
-    with _session(repository.url, credentials) as session:
+    with _session(running, repository.url, credentials) as session:
         output = session.run(repository.timeout, "ls-remote", "--", session.url, *wanted)
     found = {
         name: commit
@@ -266,6 +311,7 @@ def _commit_of(revision: str) -> str:
 
 
 def _check_out(
+    running: _Running,
     directory: Path,
     repository: GitRepositorySpec,
     credentials: GitCredentials,
@@ -275,7 +321,10 @@ def _check_out(
     mirror = directory / "mirrors" / _place(repository.url)
     mirror.parent.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(mirror.with_suffix(".lock")), _session(repository.url, credentials) as session:
+    with (
+        _locked(mirror.with_suffix(".lock")),
+        _session(running, repository.url, credentials) as session,
+    ):
         if target.is_dir():  # another process was faster
             return
         try:
@@ -288,7 +337,8 @@ def _check_out(
                 raise SourceInvalid(
                     f"the repository is damaged: {error}", where=shown_url(repository.url)
                 ) from error
-    _drop_old_trees(target)
+        _drop_old_trees(target)
+        _drop_old_commits(session, mirror, target, repository.timeout)
 
 
 class _CorruptError(Exception):
@@ -317,8 +367,8 @@ def _fetch_and_export(
             session.run(timeout, *fetch, session.url, f"+{commit}:{kept}")
         except SourceMissing:
             # A server of protocol v0 gives out the tips of references only.
-            name = revision.partition("@")[0]
-            if not name or "@" not in revision:
+            name = revision.rpartition("@")[0]
+            if not name:
                 raise
             session.run(timeout, *fetch, session.url, f"+{name}:{kept}")
             if not session.succeeds(timeout, *at, "cat-file", "-e", f"{commit}^{{tree}}"):
@@ -343,14 +393,48 @@ def _fetch_and_export(
         files.rename(target)
 
 
+def _is_used(target: Path) -> bool:
+    """Whether there is a checkout; from now on it is a recently used one."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _drop_old_trees(newest: Path) -> None:
-    trees = sorted(
-        (path for path in newest.parent.iterdir() if _SHA.fullmatch(path.name)),
-        key=lambda path: path.stat().st_mtime_ns,
-        reverse=True,
-    )
-    for old in [path for path in trees if path != newest][_KEPT_TREES:]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove what has not been used for long, by the clock of the file system."""
+    used = {path: path.stat().st_mtime for path in newest.parent.iterdir() if _is_commit(path)}
+    by_age = sorted(used, key=lambda path: used[path], reverse=True)
+    for old in by_age[_KEPT_TREES + 1 :]:
+        if used[old] < used[newest] - _TREE_GRACE:
+            # Renamed first: nobody may take half of it for all.
+            half = old.with_name(f".checkout-old-{old.name}")
+            shutil.rmtree(half, ignore_errors=True)
+            old.rename(half)
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def _drop_old_commits(session: _Session, mirror: Path, newest: Path, timeout: timedelta) -> None:
+    """Let git forget the commits whose checkouts went, so that the mirror does not grow for ever.
+
+    It is no failure of the checkout when that does not work.
+    """
+    at = ("--git-dir", str(mirror))
+    kept = {path.name for path in newest.parent.iterdir() if _is_commit(path)}
+    try:
+        names = session.run(timeout, *at, "for-each-ref", "--format=%(refname)", "refs/helmops")
+        old = [name for name in names.split() if name.rpartition("/")[2] not in kept]
+        for name in old:
+            session.run(timeout, *at, "update-ref", "-d", name)
+        if old:
+            session.run(timeout, *at, "gc", "--auto", "--quiet")
+    except (SourceError, _CorruptError):
+        return
+
+
+def _is_commit(path: Path) -> bool:
+    return _SHA.fullmatch(path.name) is not None
 
 
 @contextlib.contextmanager
@@ -364,10 +448,48 @@ def _locked(path: Path) -> Iterator[None]:
 # git itself -------------------------------------------------------------------------------------
 
 
+class _Running:
+    """The git that one call runs just now, if any; `stop` may come from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: Popen[bytes] | None = None
+        self._stopped = False
+
+    def communicate(self, process: Popen[bytes], seconds: float) -> tuple[bytes, bytes] | None:
+        """What it wrote, in the end; None where it was too slow, and killed with its children."""
+        with self._lock:
+            self._process = process
+            if self._stopped:
+                _kill_group(process)
+        try:
+            return process.communicate(timeout=seconds)
+        except TimeoutExpired:
+            _kill_group(process)
+            process.communicate()
+            return None
+        finally:
+            with self._lock:
+                self._process = None
+
+    def stop(self) -> None:
+        """Kill it, and every further one as soon as it starts."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                _kill_group(self._process)
+
+
+def _kill_group(process: Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 @dataclass(slots=True)
 class _Session:
     """git with the environment that one repository's credentials need."""
 
+    running: _Running
     url: str
     environment: dict[str, str]
     secrets: tuple[str, ...]
@@ -375,17 +497,23 @@ class _Session:
     def run(
         self, timeout: timedelta, *arguments: str, environment: dict[str, str] | None = None
     ) -> str:
-        seconds = max(timeout.total_seconds(), 1.0)
-        command = ["timeout", "--kill-after=2", f"{seconds:.0f}", "git", *arguments]
-        status, output, words = git.Git().execute(
-            command,
-            with_extended_output=True,
-            with_exceptions=False,
+        seconds = timeout.total_seconds()
+        # GitPython passes our environment on, and can only add to it.
+        foreign = [part for name in _FOREIGN if name in os.environ for part in ("-u", name)]
+        process = git.Git().execute(
+            ["env", *foreign, "git", *arguments] if foreign else ["git", *arguments],
+            as_process=True,
             env={**self.environment, **(environment or {})},
+            start_new_session=True,
         )
-        if status == 0:
-            return str(output)
-        raise self._error(status, str(words), seconds)
+        written = self.running.communicate(process.proc, seconds)
+        if written is None:
+            raise SourceUnavailable(
+                f"git did not end within {seconds:g} s", where=shown_url(self.url)
+            )
+        if process.proc.returncode == 0:
+            return written[0].decode("utf-8", "replace").strip()
+        raise self._error(written[1].decode("utf-8", "replace"))
 
     def succeeds(self, timeout: timedelta, *arguments: str) -> bool:
         try:
@@ -394,21 +522,24 @@ class _Session:
             return False
         return True
 
-    def _error(self, status: int, words: str, seconds: float) -> Exception:
+    def _error(self, words: str) -> Exception:
         where = shown_url(self.url)
-        if status in _TIMED_OUT:
-            return SourceUnavailable(f"git did not end within {seconds:.0f} s", where=where)
         told = _first_cause(words, self.secrets)
+        # What a URL is made of says nothing about what went wrong.
+        words = words.replace(self.url.rstrip("/"), "")
         if _CORRUPT.search(words):
             return _CorruptError(told)
         for pattern, kind, advice in _FAILURES:
             if pattern.search(words):
                 return kind(told, where=where, next_step=advice)
-        return SourceUnavailable(told, where=where)
+        advice = ""
+        if _REDIRECTED.search(words):
+            advice = "with a token no redirect is followed: name the URL that it leads to"
+        return SourceUnavailable(told, where=where, next_step=advice)
 
 
 @contextlib.contextmanager
-def _session(url: str, credentials: GitCredentials) -> Iterator[_Session]:
+def _session(running: _Running, url: str, credentials: GitCredentials) -> Iterator[_Session]:
     url, embedded = _without_userinfo(url)
     if embedded.username and not credentials.username and not credentials.bearer_token:
         credentials = replace(credentials, username=embedded.username, password=embedded.password)
@@ -419,17 +550,21 @@ def _session(url: str, credentials: GitCredentials) -> Iterator[_Session]:
             "http.lowSpeedTime": "30",
             "core.hooksPath": "/dev/null",
             "protocol.version": "2",
+            # In the foreground, while we hold the lock.
+            "gc.autoDetach": "false",
+            "maintenance.autoDetach": "false",
         }
         environment = {
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ALLOW_PROTOCOL": scheme,
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_ASKPASS": "true",
+            "GIT_ASKPASS": "false",
+            "SSH_ASKPASS": "false",
             "LC_ALL": "C",
             "LANGUAGE": "C",
         }
         if scheme in ("http", "https"):
-            config |= _http_config(url, credentials, Path(scratch))
+            config |= _http_config(url, credentials, Path(scratch), environment)
         elif scheme == "ssh":
             environment["GIT_SSH_COMMAND"] = _ssh_command(credentials, Path(scratch))
         for number, (key, value) in enumerate(config.items()):
@@ -437,19 +572,32 @@ def _session(url: str, credentials: GitCredentials) -> Iterator[_Session]:
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         environment["GIT_CONFIG_COUNT"] = str(len(config))
         secrets = tuple(s for s in (credentials.password, credentials.bearer_token) if s)
-        yield _Session(url, environment, secrets)
+        yield _Session(running, url, environment, secrets)
 
 
-def _http_config(url: str, credentials: GitCredentials, scratch: Path) -> dict[str, str]:
+#: Answers git's question for a user and password from the environment.
+_HELPER: Final = (
+    '!f() { test "$1" = get || exit 0; printf "username=%s\\npassword=%s\\n"'
+    ' "$HELMOPS_GIT_USERNAME" "$HELMOPS_GIT_PASSWORD"; }; f'
+)
+
+
+def _http_config(
+    url: str, credentials: GitCredentials, scratch: Path, environment: dict[str, str]
+) -> dict[str, str]:
     """Credentials go to the very host of the URL, and to no other that it may redirect to."""
     parts = urlsplit(url)
-    base = f"http.{parts.scheme}://{parts.netloc}/"
+    origin = f"{parts.scheme}://{parts.netloc}"
     config = {}
-    if credentials.bearer_token:
-        config[f"{base}.extraHeader"] = f"Authorization: Bearer {credentials.bearer_token}"
+    if token := credentials.bearer_token.strip():
+        config["credential.helper"] = ""
+        config[f"http.{origin}/.extraHeader"] = f"Authorization: Bearer {token}"
+        config["http.followRedirects"] = "false"
     elif credentials.username or credentials.password:
-        pair = f"{credentials.username}:{credentials.password}".encode()
-        config[f"{base}.extraHeader"] = f"Authorization: Basic {base64.b64encode(pair).decode()}"
+        config["credential.helper"] = ""  # those of the user's own configuration are not asked
+        config[f"credential.{origin}.helper"] = _HELPER
+        environment["HELMOPS_GIT_USERNAME"] = credentials.username
+        environment["HELMOPS_GIT_PASSWORD"] = credentials.password
     if credentials.ca:
         config["http.sslCAInfo"] = _private_file(scratch / "ca.crt", credentials.ca)
     return config
