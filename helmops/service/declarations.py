@@ -85,6 +85,11 @@ class Declarations:
         """Identities of all places that were read at least once."""
         return frozenset(place.identity for place in self._places if place.is_read)
 
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The directories and files among the places."""
+        return tuple(place.identity for place in self._places if place.directory is not None)
+
     async def read(self) -> DeclarationSet:
         """Read everything now, the Git repositories asked. Raises nothing of HelmopsError."""
         for place in self._places:

@@ -38,11 +38,13 @@ from helmops.service.polling import Polls
 from helmops.service.queue import ComeBack, WorkQueue
 from helmops.service.scheduler import Scheduler
 from helmops.service.waking import changed_releases, dependents_of, references_of, users_of
+from helmops.sources.file_watch import FileWatch
 from helmops.sources.tree_files import signature
 
 log = logging.getLogger(__name__)
 
-#: Declarations in directories are looked at this often: a `stat` a file.
+#: Declarations in directories are looked at this often even when nothing tells of a change (not
+#: every file system does): a `stat` a file.
 POLL_SECONDS = 1.0
 _LOAD_RETRY_SECONDS = 5.0
 
@@ -126,8 +128,14 @@ class Engine:
         self._polling.start()
         self.passes.start()
         self._take_in(await self._declarations.read())
+        async with asyncio.TaskGroup() as group:
+            watch = FileWatch(self._declarations.directories)
+            group.create_task(watch.run())
+            await self._follow(watch)
+
+    async def _follow(self, watch: FileWatch) -> None:
         while True:
-            await self._clock.sleep(POLL_SECONDS)
+            await watch.wait(POLL_SECONDS)
             changed = await self._declarations.poll()
             if changed is not None:
                 self._take_in(changed)
