@@ -599,7 +599,8 @@ def _http_config(
         environment["HELMOPS_GIT_USERNAME"] = credentials.username
         environment["HELMOPS_GIT_PASSWORD"] = credentials.password
     if credentials.ca:
-        config["http.sslCAInfo"] = _private_file(scratch / "ca.crt", credentials.ca)
+        # Not by http.sslCAInfo: a variable of that name in our own environment would win.
+        environment["GIT_SSL_CAINFO"] = _private_file(scratch / "ca.crt", credentials.ca)
     return config
 
 
