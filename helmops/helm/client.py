@@ -350,20 +350,18 @@ class HelmClient(Command):  # type: ignore[misc]
         """See the port. Objects of kinds that the chart itself brings in `crds/`, and that the
         cluster does not have yet, can only be rendered without asking the cluster.
         """
-        await self.prepare()
-        arguments = [
-            *("--namespace", release.namespace, "--values", "-"),
-            *("--no-hooks", "--skip-crds", "--take-ownership", "--disable-openapi-validation"),
-            *(["--is-upgrade"] if is_upgrade else []),
-            *(["--skip-schema-validation"] if skip_schema_validation else []),
-        ]
+        helm = await self.prepare()
+        arguments = flags.template(
+            is_upgrade=is_upgrade, skip_schema_validation=skip_schema_validation
+        )
+        arguments += ["--namespace", release.namespace]
         where = f"{chart.name}@{chart.version}"
         names = ["--", release.name, chart.path]
         stdin = encode_values(values)
         try:
             stdout = await self._ask(
                 "template",
-                [*arguments, "--dry-run=server", *names],
+                [*arguments, *flags.asking_the_cluster(helm), *names],
                 stdin=stdin,
                 values=values,
                 stdout_limit=_MANIFEST_LIMIT,

@@ -160,6 +160,23 @@ def test(helm: HelmVersion, spec: TestSpec, timeout: timedelta) -> Flags:
     ]
 
 
+def template(*, is_upgrade: bool, skip_schema_validation: bool) -> Flags:
+    """For `helm template`: the objects alone, whoever owns those that exist."""
+    return [
+        *("--values", "-", "--no-hooks", "--skip-crds"),
+        *("--take-ownership", "--disable-openapi-validation"),
+        *_if(is_upgrade, "--is-upgrade"),
+        *_if(skip_schema_validation, "--skip-schema-validation"),
+    ]
+
+
+def asking_the_cluster(helm: HelmVersion) -> Flags:
+    """For `helm template` with `lookup` and the cluster's capabilities. Helm 3 needs `--validate`
+    for the latter, which would refuse existing objects were it not for `--take-ownership`.
+    """
+    return ["--dry-run=server", *_if(helm.major < 4, "--validate")]
+
+
 def _render_flags(spec: InstallSpec | UpgradeSpec) -> Flags:
     return [
         "--values",

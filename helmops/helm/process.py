@@ -2,8 +2,10 @@
 
 The child ends with us: the kernel sends it SIGTERM when the thread that started it is gone
 (`PR_SET_PDEATHSIG`; so the event loop must run in a thread that lasts, as the main thread does).
-helm marks an install or upgrade `failed` on SIGTERM; `helm rollback`, `uninstall` and `test` have
-no handler and leave what they were at (seen with Helm 3.19.0 and 4.3.1), for the next pass to mend.
+helm marks an install or upgrade `failed` on SIGTERM, as long as there is somebody to tell: without
+its helmops it writes into a closed pipe and may die of SIGPIPE before. `helm rollback`, `uninstall`
+and `test` have no handler at all (seen with Helm 3.19.0 and 4.3.1). So what a killed helmops leaves
+may be locked, and is for the next pass to mend.
 
 Who asks the kernel for that is `setpriv` of util-linux where there is one: a function in the forked
 child does it too, but then Python cannot use vfork, and copying a service's page tables costs
