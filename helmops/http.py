@@ -165,6 +165,7 @@ class Http:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="http")
         self._slots = asyncio.Semaphore(workers)
         self._origins: dict[str, _OriginSlots] = {}
+        self._running: set[_Exchange] = set()
         self._sessions: OrderedDict[str, requests.Session] = OrderedDict()
         self._sessions_lock = threading.Lock()
 
@@ -175,8 +176,12 @@ class Http:
         await self.close()
 
     async def close(self) -> None:
-        """Close idle connections; exchanges that still run end at their own deadlines."""
+        """Close idle connections and end exchanges that still run: their threads would otherwise
+        keep the process from ending until their deadlines.
+        """
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for exchange in list(self._running):
+            exchange.abort()
         with self._sessions_lock:
             sessions = list(self._sessions.values())
             self._sessions.clear()
@@ -277,11 +282,13 @@ class Http:
         """
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, exchange.perform)
-        except BaseException:
+        except RuntimeError:  # the pool was closed
             self._give_slot(origin)
-            raise
+            raise SourceUnavailable("helmops is stopping", where=exchange.shown) from None
+        self._running.add(exchange)
 
         def ended(done: asyncio.Future[Response]) -> None:
+            self._running.discard(exchange)
             self._give_slot(origin)
             if not done.cancelled():
                 done.exception()  # seen: an abandoned exchange is nobody's news
@@ -493,6 +500,10 @@ class _Exchange:
             if self._socket is not None:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def shown(self) -> str:
+        return shown_url(self._url)
 
     def too_slow(self) -> SourceUnavailable:
         return SourceUnavailable(

@@ -226,10 +226,14 @@ class GitMirrors:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         running = _Running()
-        self._running.add(running)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, work, running, *arguments)
+            future = loop.run_in_executor(self._threads, work, running, *arguments)
+        except RuntimeError:  # we were closed
+            raise SourceUnavailable("helmops is stopping") from None
+        self._running.add(running)
+        try:
+            return await future
         except asyncio.CancelledError:
             running.stop()
             raise

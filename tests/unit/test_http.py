@@ -415,6 +415,19 @@ async def test_a_cancelled_call_ends_its_exchange(http: Http, server: WebServer)
     await eventually(lambda: not http._origins)  # its thread gave its slot back
 
 
+async def test_closing_ends_what_still_runs(server: WebServer) -> None:
+    http = Http()
+    server.routes = {"/": dripping(b"", b"")}
+    call = asyncio.create_task(http.get(f"{server.url}/"))
+    await eventually(lambda: bool(server.asked))
+    await http.close()
+    with pytest.raises(SourceUnavailable):
+        await call
+    with pytest.raises(SourceUnavailable, match="stopping"):
+        await http.get(f"{server.url}/")
+    await asyncio.to_thread(http._pool.shutdown, wait=True)
+
+
 async def test_a_hanging_host_takes_only_its_own_slots(server: WebServer, other: WebServer) -> None:
     server.routes = {"/": dripping(b"", b"")}
     other.routes = {"/": Answer(body=b"fine")}
