@@ -114,7 +114,7 @@ class ReleaseStorage(Protocol):
     async def read(self, release: ReleaseId) -> StoredRelease:
         """All stored revisions; from memory where a watch knows that none changed.
 
-        Raises ClusterError.
+        Raises ClusterError, and HelmError naming a Secret of Helm's that cannot be read.
         """
 
     async def objects(self, release: ReleaseId, revision: int) -> tuple[dict[str, Any], ...]:
