@@ -16,6 +16,7 @@ from helmops.cluster.api import Api
 from helmops.errors import (
     HelmError,
     HelmWaitTimeout,
+    HookFailed,
     ObjectRefused,
     OwnershipConflict,
     ReleaseExists,
@@ -379,6 +380,54 @@ async def test_a_rollback_brings_the_phases_of_the_tests_along(play: Play) -> No
 
 async def test_tests_need_a_release(play: Play) -> None:
     await fails(ReleaseNotFound, play.test())
+
+
+# Hooks
+
+
+def hooked(*events: str) -> FakeChart:
+    return FakeChart(version="4.0.0", failing_hooks=events)
+
+
+@pytest.mark.parametrize("event", ["pre-install", "post-install"])
+async def test_a_failed_hook_fails_its_install(play: Play, event: str) -> None:
+    error = await fails(HookFailed, play.install(hooked(event), timeout=LONG))
+    assert event in error.what
+    assert await play.statuses() == {1: "failed"}
+
+
+@pytest.mark.parametrize("event", ["pre-upgrade", "post-upgrade"])
+async def test_a_failed_hook_fails_its_upgrade(play: Play, event: str) -> None:
+    await play.install(GOOD)
+    await fails(HookFailed, play.upgrade(hooked(event), timeout=LONG))
+    assert await play.statuses() == {1: "deployed", 2: "failed"}
+    await play.upgrade(hooked(event), timeout=LONG, disable_hooks=True)
+    assert await play.statuses() == {1: "superseded", 2: "failed", 3: "deployed"}
+
+
+@pytest.mark.parametrize("event", ["pre-rollback", "post-rollback"])
+async def test_a_failed_hook_of_a_rollback_leaves_a_lock(play: Play, event: str) -> None:
+    await play.install(hooked(event))
+    await play.upgrade(GOOD)
+    await fails(HookFailed, play.rollback(1, timeout=LONG))
+    assert await play.statuses() == {1: "superseded", 2: "deployed", 3: "pending-rollback"}
+    await play.rollback(1, disable_hooks=True)
+    assert (await play.statuses())[4] == "deployed"
+
+
+async def test_a_failed_hook_stops_an_uninstall_half_way(play: Play) -> None:
+    await play.install(hooked("pre-delete"))
+    await fails(HookFailed, play.uninstall())
+    assert await play.statuses() == {1: "uninstalling"}
+    await fails(ReleaseNotFound, play.upgrade(GOOD))
+    await play.uninstall(disable_hooks=True)
+    assert await play.statuses() == {}
+
+
+async def test_a_hook_that_fails_after_an_uninstall_undoes_nothing(play: Play) -> None:
+    await play.install(hooked("post-delete"))
+    await fails(HookFailed, play.uninstall())
+    assert await play.statuses() == {}
 
 
 # Stopped on the way

@@ -28,13 +28,12 @@ from helmops.errors import (
     HelmError,
     HelmTimeout,
     HelmUnreachable,
-    HookFailed,
     ObjectRefused,
 )
 from helmops.helm.client import Deadlines, HelmClient
 from helmops.helm.storage import HelmStorage
 from helmops.model.charts import ChartArtifact
-from helmops.model.declarations import InstallSpec, RollbackSpec, UpgradeSpec
+from helmops.model.declarations import InstallSpec, UpgradeSpec
 from helmops.model.releases import ReleaseId
 from tests.fakes.cluster_state import FakeChart
 from tests.fakes.helm_stages import LONG, Play, RealStage
@@ -281,53 +280,6 @@ async def test_a_field_that_somebody_else_took_is_taken_back(
     found = await api.get("v1", "ConfigMap", "app", namespace)
     assert found is not None
     assert found["data"]["version"] == "1.1.0"
-
-
-# Hooks
-
-
-@pytest.mark.parametrize(
-    ("hook", "left"),
-    [
-        ("pre-upgrade", {1: "deployed", 2: "failed"}),
-        ("post-upgrade", {1: "deployed", 2: "failed"}),
-    ],
-)
-async def test_a_failed_hook_fails_its_upgrade(
-    helm: Path, play_of: Callable[..., Play], charts: Path, hook: str, left: dict[int, str]
-) -> None:
-    play = play_of(helm)
-    helm_client, release = play.stage.helm, play.stage.release
-    chart = artifact(charts / "hooks")
-    await helm_client.install(release, chart, {}, InstallSpec(), timeout=SHORT, description="")
-    with pytest.raises(HookFailed, match=hook):
-        await helm_client.upgrade(
-            release, chart, {"fail": hook}, UpgradeSpec(), timeout=SHORT, description=""
-        )
-    assert await play.statuses() == left
-    await helm_client.upgrade(
-        release,
-        chart,
-        {"fail": hook},
-        UpgradeSpec(disable_hooks=True),
-        timeout=SHORT,
-        description="",
-    )
-
-
-@pytest.mark.parametrize("hook", ["pre-rollback", "post-rollback"])
-async def test_a_failed_hook_of_a_rollback_leaves_its_lock(
-    helm: Path, play_of: Callable[..., Play], charts: Path, hook: str
-) -> None:
-    play = play_of(helm)
-    client, release = play.stage.helm, play.stage.release
-    chart = artifact(charts / "hooks")
-    options: dict[str, Any] = {"timeout": SHORT, "description": ""}
-    await client.install(release, chart, {"fail": hook}, InstallSpec(), **options)
-    await client.upgrade(release, chart, {}, UpgradeSpec(), **options)
-    with pytest.raises(HookFailed):
-        await client.rollback(release, 1, RollbackSpec(), **options)
-    assert await play.statuses() == {1: "superseded", 2: "deployed", 3: "pending-rollback"}
 
 
 # Rendering

@@ -69,6 +69,7 @@ class FakeChart:
     - `unhealthy`: helm is content, whoever looks at the objects is not.
     - `fails_render`, `refuses_values`: the chart does not get as far as the storage.
     - `takes_foreign_objects`: an object exists and belongs to another release.
+    - `failing_hooks`: hooks that fail, by Helm's names (`pre-upgrade`, `post-rollback`…).
     - `fails_uninstall`: helm gives up half way, the release stays `uninstalling`.
     - `content` tells apart charts of one version with different content.
     """
@@ -79,6 +80,7 @@ class FakeChart:
     values: Mapping[str, Any] = field(default_factory=dict)
     tests: Sequence[str] = ()
     failing_tests: Collection[str] | Callable[[Mapping[str, Any]], Collection[str]] = ()
+    failing_hooks: Collection[str] = ()
     fails_install: Outcome = False
     fails_upgrade: Outcome = False
     fails_rollback: Outcome | None = None
@@ -214,6 +216,10 @@ class StoredRevision:
             if test.delete_policies:
                 hook["delete_policies"] = list(test.delete_policies)
             hooks.append(hook)
+        hooks += [
+            {"name": each, "kind": "Job", "manifest": each, "events": [each]}
+            for each in self.chart.failing_hooks
+        ]
         return {
             "name": self.release.name,
             "namespace": self.release.namespace,

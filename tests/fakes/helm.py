@@ -21,6 +21,8 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+from semver import Version
+
 from helmops.errors import (
     HelmCancelled,
     HelmError,
@@ -36,6 +38,7 @@ from helmops.errors import (
     TestFailed,
     ValuesSchemaFailed,
 )
+from helmops.helm.flags import HelmVersion, is_unsupported
 from helmops.model.charts import ChartArtifact
 from helmops.model.declarations import (
     InstallSpec,
@@ -64,7 +67,8 @@ class FakeHelm:
     """Runs helm's commands on a `FakeCluster`.
 
     A second one on the same cluster plays a person with `helm`; with `counted=False` its runs are
-    not counted. `unsupported_fields` are dotted names that this helm has no flag for.
+    not counted. `unsupported_fields` are dotted names that this helm has no flag for, beside those
+    that no real helm of this version has one for.
     """
 
     def __init__(
@@ -85,7 +89,8 @@ class FakeHelm:
         return self._major
 
     def unsupported(self, field: str, value: object) -> bool:
-        return field in self._unsupported
+        helm = HelmVersion(Version(self._major, 19))
+        return field in self._unsupported or is_unsupported(helm, field, value)
 
     def is_running(self, release: ReleaseId) -> bool:
         return release in self.cluster.orphans
@@ -134,6 +139,7 @@ class FakeHelm:
         self.cluster.store(revision)
         try:
             await self._reach("install", Point.STORED, revision)
+            self._hook("pre-install", revision, spec)
             if what.does(what.fails_install, values):
                 self.cluster.apply(revision, complete=False)
                 await self._reach("install", Point.APPLIED, revision)
@@ -141,6 +147,7 @@ class FakeHelm:
             self.cluster.apply(revision)
             await self._reach("install", Point.APPLIED, revision)
             await self._wait(revision, bool(spec.disable_wait), timeout)
+            self._hook("post-install", revision, spec)
         except STOPPED:
             self._mark_failed(revision, f'Release "{release.name}" failed: context canceled')
             raise
@@ -195,6 +202,7 @@ class FakeHelm:
         self.cluster.store(revision)
         try:
             await self._reach("upgrade", Point.STORED, revision)
+            self._hook("pre-upgrade", revision, spec)
             if what.does(what.fails_upgrade, values):
                 self.cluster.apply(revision, complete=False)
                 await self._reach("upgrade", Point.APPLIED, revision)
@@ -202,6 +210,7 @@ class FakeHelm:
             self.cluster.apply(revision)
             await self._reach("upgrade", Point.APPLIED, revision)
             await self._wait(revision, bool(spec.disable_wait), timeout)
+            self._hook("post-upgrade", revision, spec)
         except STOPPED:
             self._mark_failed(revision, f'Upgrade "{release.name}" failed: context canceled')
             raise
@@ -254,6 +263,7 @@ class FakeHelm:
         what = target.chart
         try:
             await self._reach("rollback", Point.STORED, target)
+            self._hook("pre-rollback", target, spec)
             if what.fails_going_back(target.values):
                 self.cluster.apply(target, complete=False)
                 await self._reach("rollback", Point.APPLIED, target)
@@ -268,6 +278,7 @@ class FakeHelm:
         try:
             await self._reach("rollback", Point.APPLIED, target)
             await self._wait(target, bool(spec.disable_wait), timeout)
+            self._hook("post-rollback", target, spec)
         except (*STOPPED, HookFailed):
             raise
         except HelmError as error:
@@ -303,6 +314,7 @@ class FakeHelm:
         last.description = "Deletion in progress (or silently failed)"
         self.cluster.touch(release)
         await self._reach("uninstall", Point.STORED, last)
+        self._hook("pre-delete", last, spec)
         if last.chart.does(last.chart.fails_uninstall, last.values):
             raise HelmError(f"failed to delete release: {release.name}", where=str(release))
         self.cluster.live.pop(release, None)
@@ -316,7 +328,9 @@ class FakeHelm:
             self.cluster.touch(release)
         else:
             self._purge(release)
-        return await self._end("uninstall", last)
+        run = await self._end("uninstall", last)
+        self._hook("post-delete", last, spec)  # helm finishes first and tells of it then
+        return run
 
     async def test(
         self,
@@ -386,6 +400,18 @@ class FakeHelm:
     async def _end(self, operation: str, revision: StoredRevision) -> HelmRun:
         await self._reach(operation, Point.FINISHED, revision)
         return HelmRun(f"{operation} of {revision.release} done\n", self.cluster.duration)
+
+    def _hook(
+        self,
+        event: str,
+        revision: StoredRevision,
+        spec: InstallSpec | UpgradeSpec | RollbackSpec | UninstallSpec,
+    ) -> None:
+        if event in revision.chart.failing_hooks and not spec.disable_hooks:
+            raise HookFailed(
+                f"a {event} hook failed: Job/{revision.release.name}-{event}",
+                where=f"{revision.release}.v{revision.number}",
+            )
 
     async def _wait(self, revision: StoredRevision, skip: bool, timeout: timedelta) -> None:
         chart = revision.chart

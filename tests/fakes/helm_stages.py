@@ -231,6 +231,8 @@ def write_chart(chart: FakeChart, path: Path) -> None:
         (templates / "shared.yaml").write_text(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\n"
         )
+    for name in chart.failing_hooks:
+        (templates / f"hook-{name}.yaml").write_text(_HOOK % (name, name))
     for name in chart.test_names:
         command = "false" if chart.fails_test(name, {}) else "true"
         (templates / f"test-{name}.yaml").write_text(_TEST % {"name": name, "command": command})
@@ -263,6 +265,20 @@ spec:
     spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: main, image: "example.test/main:1"}]
+"""
+
+_HOOK = """\
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: "{{ .Release.Name }}-%s"
+  annotations: {helm.sh/hook: %s}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: main, image: "example.test/hook:1", command: ["false"]}]
 """
 
 _TEST = """\
