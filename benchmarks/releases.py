@@ -54,7 +54,7 @@ class Bench:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self.cluster = local.start(paths.state("bench"), say)
-        self.helm = str(tools.HELM.find(say))
+        self.helm = str(tools.find_all(say)["helm"])
         self.repository = ChartRepository(CHARTS)
         for version in ("1.0.0", "1.1.0"):
             self.repository.publish("web", version)
@@ -63,7 +63,8 @@ class Bench:
         self.declarations.mkdir()
         self.state = scratch / "state.db"
         self.environment = {
-            **os.environ,
+            # An interpreter that keeps nothing compiled is nobody's installation.
+            **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
             "KUBECONFIG": str(self.cluster.kubeconfig),
             "HELMOPS_HELM": self.helm,
             "HELMOPS_STATE": f"sqlite:///{self.state}",
@@ -113,14 +114,16 @@ class Bench:
         )
         return time.monotonic() - started
 
-    def until(self, is_so: Callable[[dict[DeclarationKey, dict[str, Any]]], bool]) -> None:
-        """Wait for what the service publishes."""
+    def until(
+        self, is_so: Callable[[dict[DeclarationKey, dict[str, Any]]], bool], every: float = 0.01
+    ) -> None:
+        """Wait for what the service publishes, looking every so many seconds."""
         end = time.monotonic() + 300
         while time.monotonic() < end:
             found = {key: status for key, status, _ in published(self.state)}
             if is_so(found):
                 return
-            time.sleep(0.01)
+            time.sleep(every)
         raise TimeoutError("the service did not get there")
 
     @contextlib.contextmanager
