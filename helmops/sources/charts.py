@@ -250,7 +250,10 @@ class _Staging:
             raise SourceMissing(
                 f"no directory {place}", where=self.where, next_step="look at the chart's path"
             )
-        return _Chart(target, read_chart_yaml((target / "Chart.yaml").read_bytes(), self.where))
+        text = _read_if_there(target / "Chart.yaml")
+        if text is None:
+            raise ChartRefused(".helmignore leaves out Chart.yaml", where=self.where)
+        return _Chart(target, read_chart_yaml(text, self.where))
 
     def _copy_directory(self, source: Path, target: Path) -> None:
         """Everything that .helmignore lets through. Links are followed as helm does it, but never
