@@ -3,7 +3,8 @@
 Two rules keep a mistake small. A release that has an error, stands in a file that has one, or whose
 policy cannot be known, is `untouched`: neither changed nor taken for removed. And where a file
 could not be read to its end, the set is not `complete`: nothing that is missing in it counts as
-removed.
+removed. What a bad file says of other kinds, as sources, is used where it can be read: releases of
+other files may need it.
 """
 
 from __future__ import annotations
