@@ -507,7 +507,6 @@ class HelmClient(Command):  # type: ignore[misc]
                 finished = await process.run(
                     [self._executable, operation, *self._connection(operation), *arguments],
                     environment={**self._environment, **(environment or {})},
-                    directory=str(self._runtime_dir),
                     stdin=stdin,
                     deadline=deadline,
                     inherited=() if lock is None else (lock,),
@@ -585,7 +584,7 @@ class HelmClient(Command):  # type: ignore[misc]
         return HelmVersion(version)
 
     def _find_executable(self) -> str:
-        """The absolute path: helm runs in a directory of ours."""
+        """The absolute path of the binary: PATH may change, and so may the directory."""
         found = shutil.which(self._executable)
         if found is None:
             raise HelmUnavailable(
@@ -603,7 +602,6 @@ class HelmClient(Command):  # type: ignore[misc]
         tried = await process.run(
             ["true"],
             environment=self._environment,
-            directory=str(self._runtime_dir),
             setpriv=found,
             deadline=_QUESTION_SECONDS,
         )

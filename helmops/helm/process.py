@@ -87,7 +87,7 @@ async def run(
     command: Sequence[str],
     *,
     environment: Mapping[str, str],
-    directory: str,
+    directory: str | None = None,
     stdin: bytes = b"",
     deadline: float | None = None,
     inherited: Sequence[int] = (),
@@ -100,10 +100,11 @@ async def run(
 ) -> Finished:
     """Run a program to its end, and leave nothing of it behind.
 
-    `deadline` is in seconds from now. `inherited` are open files that the child gets. `on_start`
-    is called with the process id, `on_line` with each line of either stream as it comes. `setpriv`
-    is the path of a setpriv that knows `--pdeathsig`. Cancelled, the run ends the child and its
-    group within `grace.after_cancel`. Raises OSError where the program cannot be started.
+    `directory` is ours where it is None. `deadline` is in seconds from now. `inherited` are open
+    files that the child gets. `on_start` is called with the process id, `on_line` with each line of
+    either stream as it comes. `setpriv` is the path of a setpriv that knows `--pdeathsig`.
+    Cancelled, the run ends the child and its group within `grace.after_cancel`. Raises OSError
+    where the program cannot be started.
     """
     started = time.monotonic()
     starting = asyncio.create_subprocess_exec(

@@ -199,6 +199,17 @@ async def test_helm_sees_none_of_the_users_helm_settings(
     assert all(home.startswith(str(script.room / "runtime")) for home in homes)
 
 
+async def test_relative_paths_mean_what_they_mean_to_the_user(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", "here/kubeconfig")
+    script.does("upgrade", f'echo "$OLDPWD" > {script.room}/from')
+    await upgrade(client_of(script, executable="room/helm"))
+    assert script.read("from").strip() == str(tmp_path)
+    assert script.environment["KUBECONFIG"] == "here/kubeconfig"
+
+
 # Which helm
 
 
