@@ -17,6 +17,7 @@ from helmops.errors import (
     HelmUnavailable,
     LeaseHeld,
     ReleaseLocked,
+    ReleaseNotFound,
     SourceError,
 )
 from helmops.model.actions import (
@@ -77,7 +78,7 @@ class Performer:
         """
         started = self.clock.now()
         try:
-            with self.changing(desired.release):
+            with self.changing(desired.release) if _uses_helm(action) else nullcontext():
                 return await self._perform(action, desired, observed, record, started, progress)
         except HelmopsError as error:
             return self._failed(action, error, started)
@@ -149,14 +150,17 @@ class Performer:
                 output = run.output
                 message = f"rolled back to revision {revision}"
             case Uninstall(release=doomed, why=why):
-                run = await self.helm.uninstall(
-                    doomed,
-                    spec.uninstall,
-                    timeout=spec.uninstall.timeout or spec.timeout,
-                    description=f"helmops: {why}"[:250],
-                    progress=progress,
-                )
-                output = run.output
+                try:
+                    run = await self.helm.uninstall(
+                        doomed,
+                        spec.uninstall,
+                        timeout=spec.uninstall.timeout or spec.timeout,
+                        description=f"helmops: {why}"[:250],
+                        progress=progress,
+                    )
+                    output = run.output
+                except ReleaseNotFound:
+                    message = "it was gone already"
             case RunTests(revision=revision):
                 stored = observed.revision(revision)
                 if stored is not None and not stored.test_hooks:
@@ -310,6 +314,11 @@ class Performer:
             message="; ".join(failures),
             hooks=tuple(outcomes),
         )
+
+
+def _uses_helm(action: Action) -> bool:
+    """Whether helm itself writes its storage meanwhile."""
+    return isinstance(action, Install | Upgrade | Rollback | Uninstall | RunTests)
 
 
 def _hook_context(
