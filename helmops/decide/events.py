@@ -86,9 +86,7 @@ def _of_head(old: Record, new: Record, at: datetime) -> list[Event]:
             message = f"{old.release} was uninstalled"
             return [_event(new, at, EventKind.INFO, Severity.INFO, "UninstallSucceeded", message)]
         return []
-    before = next(
-        (s for s in old.history if (s.revision, s.digest) == (head.revision, head.digest)), None
-    )
+    before = next((s for s in old.history if _is_same(s, head)), None)
     if before == head:
         return []
     name = _NAMES[head.origin]
@@ -144,6 +142,15 @@ def _of_head(old: Record, new: Record, at: datetime) -> list[Event]:
             )
         )
     return events
+
+
+def _is_same(one: Snapshot, other: Snapshot) -> bool:
+    """Whether both are about one revision. Reinstalling makes another one of the same number."""
+    return (one.revision, one.digest, one.last_deployed) == (
+        other.revision,
+        other.digest,
+        other.last_deployed,
+    )
 
 
 def _of_hold(old: Record, new: Record, at: datetime) -> list[Event]:
