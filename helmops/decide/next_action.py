@@ -186,12 +186,26 @@ def _unfinished(
             last.outcome.message,
             last.outcome.reason or "ReconcileError",
         )
+    if isinstance(last.action, Rollback) and _left_no_trace(last, record):
+        why = f"the rollback failed: {last.outcome.message}"
+        return Stalled(found.state, why, "RollbackFailed")
     if isinstance(last.action, RunHooks):
         stop = stopping_hook(last.outcome)
         if stop is not None:
             why = f"hook {stop.name} at {last.action.point.value} failed: {stop.message}"
             return Stalled(found.state, why, "HookFailed")
     return None
+
+
+def _left_no_trace(last: Done, record: Record) -> bool:
+    """Whether a rollback that a person asked for failed before helm stored a revision."""
+    is_by_hand = isinstance(last.action, Rollback) and not last.action.is_remediation
+    is_held = (
+        record.hold is not None
+        and record.hold.reason is HoldReason.ROLLED_BACK
+        and record.hold.at >= last.outcome.started
+    )
+    return is_by_hand and not last.outcome.succeeded and not is_held
 
 
 def _asked_for(
@@ -226,9 +240,10 @@ def _asked_for(
             found.state,
             f"asked for{by}",
         )
-    if request.check and not _ran(done, CheckHealth) and record.head is not None:
+    known = record.head
+    if request.check and not _ran(done, CheckHealth) and known is not None and known.is_of(head):
         return _check(found, desired, record)
-    if request.test and not _ran(done, RunTests) and record.head is not None:
+    if request.test and not _ran(done, RunTests) and known is not None:
         return Run(RunTests(head.number), found.state, "asked for")
     return None
 
@@ -380,7 +395,7 @@ def _failed(
     held = _held_by_hand(found, desired, record)
     if held is not None:
         if _is_broken_off_rollback(record) and not _ran(done, Rollback):
-            return _roll_back(found, desired, observed, record, now)
+            return _roll_back(found, desired, observed, record, done, now)
         return held
     if known.origin is Origin.ADOPT:
         return _adopted_unhealthy(found, desired, observed, record, done, request, now)
@@ -424,7 +439,7 @@ def _failed(
         return Run(
             Uninstall(desired.release, found.why, is_remediation=True), found.state, found.why
         )
-    return _roll_back(found, desired, observed, record, now)
+    return _roll_back(found, desired, observed, record, done, now)
 
 
 def _roll_back(
@@ -432,8 +447,22 @@ def _roll_back(
     desired: Desired,
     observed: Observation,
     record: Record,
+    done: Sequence[Done],
     now: datetime,
 ) -> Decision:
+    count = record.rollback_failures
+    if count >= _MAX_ROLLBACKS:
+        why = f"{found.why}; the rollback failed {count} times"
+        return Stalled(found.state, why, "RollbackFailed")
+    tried = next((d for d in done if isinstance(d.action, Rollback)), None)
+    if tried is not None:
+        # helm gave up before it stored a revision.
+        return RetryAfter(
+            now + backoff(count, cap=desired.spec.interval),
+            found.state,
+            f"{found.why}; the rollback failed: {tried.outcome.message}",
+            "RollbackFailed",
+        )
     target = rollback_target(observed, record)
     if record.hold is not None and record.hold.reason is HoldReason.ROLLED_BACK:
         wanted = [r for r in observed.revisions if r.digest == record.hold.subject]
@@ -513,7 +542,7 @@ def _restored_unhealthy(
     # One that was broken off is simply done again.
     if record.rollback_failures and (now < at or _ran(done, Rollback)):
         return RetryAfter(max(at, now), found.state, found.why, "RollbackFailed")
-    return _roll_back(found, desired, observed, record, now)
+    return _roll_back(found, desired, observed, record, done, now)
 
 
 # Ours, and to be changed ------------------------------------------------------------------------

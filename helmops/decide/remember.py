@@ -218,6 +218,9 @@ def remember(record: Record, done: Done, desired: Desired, observed: Observation
             return _rolled_back(record, action, outcome, desired, observed)
         case Adopt(revision=revision):
             return _adopted(record, action, revision, outcome, desired)
+        case CheckHealth() | RunTests() if not _is_newest(record, observed):
+            # Somebody released over it: what was found is about what is live, which is not ours.
+            return record
         case CheckHealth():
             return _checked(record, action, outcome, desired)
         case RunTests():
@@ -312,11 +315,8 @@ def _released(
     observed: Observation,
 ) -> Record:
     origin = Origin.INSTALL if isinstance(action, Install) else Origin.UPGRADE
-    base = (
-        record.in_flight.base if record.in_flight else (record.head.revision if record.head else 0)
-    )
     head = observed.head
-    stored = head is not None and head.number > base
+    stored = head is not None and head.number > _base(record)
     target = action.target
     history = record.history
     if head is not None and stored:
@@ -371,12 +371,10 @@ def _base(record: Record) -> int:
 def _rolled_back(
     record: Record, action: Rollback, outcome: Outcome, desired: Desired, observed: Observation
 ) -> Record:
-    base = (
-        record.in_flight.base if record.in_flight else (record.head.revision if record.head else 0)
-    )
     head = observed.head
+    stored = head is not None and head.number > _base(record)
     history = record.history
-    if head is not None and head.number > base:
+    if head is not None and stored:
         target = next((s for s in record.history if s.digest == action.digest), None)
         snapshot = snapshot_of(
             head,
@@ -388,12 +386,14 @@ def _rolled_back(
             message=outcome.message or f"rolled back to revision {action.to}",
         )
         history = (snapshot, *history)
+    # Where a person's wish left no trace, everything is as it was: nothing counts, nothing holds.
+    counts = not outcome.succeeded and (stored or action.is_remediation)
     changed = record.evolve(
         history=history,
         in_flight=None,
-        rollback_failures=0 if outcome.succeeded else record.rollback_failures + 1,
+        rollback_failures=0 if outcome.succeeded else record.rollback_failures + counts,
     )
-    if not action.is_remediation:
+    if stored and not action.is_remediation:
         changed = changed.evolve(hold=rolled_back_by_hand(record, action.digest, outcome.finished))
     return _without_vanished(changed, observed)
 
@@ -426,6 +426,11 @@ def _adopted(
     if action.only_if_same and action.target is not None:
         snapshot = replace(snapshot, artifact_digest=action.target.chart.digest)
     return record.evolve(history=(snapshot, *record.history), hold=None, in_flight=None)
+
+
+def _is_newest(record: Record, observed: Observation) -> bool:
+    known, head = record.head, observed.head
+    return known is not None and head is not None and known.is_of(head)
 
 
 def _checked(record: Record, action: CheckHealth, outcome: Outcome, desired: Desired) -> Record:
@@ -553,11 +558,11 @@ def _without_vanished(record: Record, observed: Observation) -> Record:
 
     Kept are those that Helm still stores, and the last healthy one even when somebody pruned it.
     """
-    stored = {(r.number, r.digest): r for r in observed.revisions}
+    stored = {(r.number, r.digest, r.last_deployed): r for r in observed.revisions}
     healthy = record.last_healthy
     history: list[Snapshot] = []
     for snapshot in record.history:
-        revision = stored.get((snapshot.revision, snapshot.digest))
+        revision = stored.get((snapshot.revision, snapshot.digest, snapshot.last_deployed))
         if revision is not None:
             history.append(
                 snapshot
