@@ -166,9 +166,17 @@ class ClusterLeases:
             self._held.discard(release)
 
     async def _acquire(self, release: ReleaseId) -> dict[str, Any]:
-        name = lease_name(release)
-        lease = await self._api.get(*_LEASE, name, release.namespace)
+        """Create it, for there is none mostly; take over the one that there is, if it is free."""
         try:
+            return await self._api.create(self._manifest(release))
+        except ObjectConflict:
+            pass
+        except ObjectNotFound:
+            raise ObjectNotFound(
+                f"the namespace {release.namespace} does not exist", where=str(release)
+            ) from None
+        try:
+            lease = await self._api.get(*_LEASE, lease_name(release), release.namespace)
             if lease is None:
                 return await self._api.create(self._manifest(release))
             self._check_free(release, lease)
@@ -178,11 +186,7 @@ class ClusterLeases:
                 "another helmops was faster and acts on the release now", where=str(release)
             ) from None
         except ObjectNotFound:
-            if lease is not None:
-                raise LeaseHeld("the lease changes hands just now", where=str(release)) from None
-            raise ObjectNotFound(
-                f"the namespace {release.namespace} does not exist", where=str(release)
-            ) from None
+            raise LeaseHeld("the lease changes hands just now", where=str(release)) from None
 
     def _check_free(self, release: ReleaseId, lease: dict[str, Any]) -> None:
         """Raises LeaseHeld unless the lease may be taken."""

@@ -19,6 +19,7 @@ import binascii
 import gzip
 import json
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 T = TypeVar("T")
 Object = dict[str, Any]
+
+
+#: Secrets that are kept whole for a moment; one can have 1 MiB.
+_KEPT_SECRETS = 16
 
 
 class Page(Protocol):
@@ -142,6 +147,8 @@ class HelmStorage:
         self._api = api
         self._index: SecretIndex = index or NoIndex()
         self._known: dict[ReleaseId, _Known] = {}
+        #: Secrets as they were read last: what is read after a release is mostly its manifest.
+        self._recent: OrderedDict[tuple[ReleaseId, str], Object] = OrderedDict()
 
     async def read(self, release: ReleaseId) -> StoredRelease:
         """All stored revisions, oldest first; without a request where the index has no news.
@@ -233,7 +240,7 @@ class HelmStorage:
             mark = self._index.begin_read(release)
             page = await self._list(release)
             entries = {
-                str(secret["metadata"]["name"]): await _entry(secret, release)
+                str(secret["metadata"]["name"]): await self._entry(secret, release)
                 for secret in page.items
             }
             self._index.finish_read(mark, _versions(page.items), page.resource_version)
@@ -253,9 +260,17 @@ class HelmStorage:
                 secret = await self._api.get("v1", "Secret", name, release.namespace)
                 if secret is None:
                     continue  # deleted since the list
-                entry = await _entry(secret, release)
+                entry = await self._entry(secret, release)
             entries[name] = entry
         return entries
+
+    async def _entry(self, secret: Object, release: ReleaseId) -> _Entry:
+        key = release, str(secret["metadata"]["name"])
+        self._recent[key] = secret
+        self._recent.move_to_end(key)
+        while len(self._recent) > _KEPT_SECRETS:
+            self._recent.popitem(last=False)
+        return await _entry(secret, release)
 
     async def _list(self, release: ReleaseId, *, metadata_only: bool = False) -> Page:
         return await self._api.list(
@@ -282,7 +297,18 @@ class HelmStorage:
 
     async def _body(self, release: ReleaseId, revision: int) -> Object:
         name = secret_name(release, revision)
-        secret = await self._api.get("v1", "Secret", name, release.namespace)
+        known = self._known.get(release)
+        entry = known.entries.get(name) if known is not None else None
+        secret = self._recent.get((release, name))
+        # A status that helm rewrote since is another version; what is asked for here does not
+        # change, but a name can come again after an uninstall.
+        is_same = (
+            entry is not None
+            and secret is not None
+            and secret["metadata"].get("resourceVersion") == entry.version
+        )
+        if secret is None or not is_same:
+            secret = await self._api.get("v1", "Secret", name, release.namespace)
         if secret is None:
             raise _no_revision(release, revision)
         return await _off_the_loop(secret, lambda: _decode(secret, release))

@@ -221,7 +221,7 @@ async def test_taking_over_counts_and_says_since_when(world: World) -> None:
 
 async def test_who_was_faster_between_our_look_and_our_write_wins(world: World) -> None:
     world.put("")
-    world.server.answers = [lambda: None, lambda: world.put(ELSEWHERE)]
+    world.server.answers = [lambda: None, lambda: None, lambda: world.put(ELSEWHERE)]
     with pytest.raises(LeaseHeld, match="faster"):
         async with world.leases().hold(WEB):
             pytest.fail("two hold it")
