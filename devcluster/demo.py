@@ -484,7 +484,8 @@ def _run(*command: str) -> str:
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if answer.returncode != 0:
-        raise DevclusterError(f"{shlex.join(command)}:\n{answer.stderr.strip()}")
+        shown = shlex.join([Path(command[0]).name, *command[1:]])
+        raise DevclusterError(f"{shown}: {answer.stderr.strip()}")
     return answer.stdout
 
 

