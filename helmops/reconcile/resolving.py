@@ -59,6 +59,7 @@ from helmops.resolve.version import Version
 #: A source that fails is asked again no later than this.
 _LONGEST_RETRY = timedelta(minutes=5)
 _VALUES_KEY = "values.yaml"
+_SHORTEST_SECRET = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,18 @@ class DeclaredSecrets:
     def __init__(self, references: References) -> None:
         self._references = references
         self.declarations = DeclarationSet()
+        #: Texts of all Secrets that were read, to be hidden wherever helm or a log repeats one.
+        self.seen: set[str] = set()
 
     async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
         """Its data, decoded, or None where there is none. Raises ClusterError."""
         declared = self.declarations.secrets.get(key)
         if declared is not None:
-            return declared.resource.content
-        return await self._references.secret(key)
+            data: Mapping[str, bytes] | None = declared.resource.content
+        else:
+            data = await self._references.secret(key)
+        self.seen.update(texts_of(data or {}))
+        return data
 
     async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
         """Its data, or None where there is none. Raises ClusterError."""
@@ -106,6 +112,20 @@ class DeclaredSecrets:
         if declared is not None:
             return declared.resource.content
         return await self._references.config_map(key)
+
+
+def texts_of(data: Mapping[str, bytes]) -> Iterator[str]:
+    """The texts in a Secret that would give something away: whole values, and the values in a file
+    of YAML. Short ones would hide half of every log.
+    """
+    for content in data.values():
+        text = content.decode("utf-8", "replace").strip()
+        lines = text.splitlines()
+        candidates = [text, *(line.partition(":")[2] for line in lines)] if lines else []
+        for candidate in candidates:
+            bare = candidate.strip().strip("\"'")
+            if len(bare) >= _SHORTEST_SECRET:
+                yield bare
 
 
 class Resolver:

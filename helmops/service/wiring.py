@@ -108,16 +108,17 @@ class Installation:
                 watching = asyncio.create_task(index.run())
                 stack.push_async_callback(_cancelled, watching)
             storage = HelmStorage(api, index)
+            references = ClusterReferences(api)
+            secrets = DeclaredSecrets(references)
             helm = HelmClient(
                 runtime_dir=settings.cache_dir / "helm",
                 executable=settings.helm,
                 kubeconfig=settings.kubeconfig or None,
                 context=settings.context or None,
                 apply_method=storage.apply_method,
+                secrets=secrets.seen,
             )
             await helm.prepare()
-            references = ClusterReferences(api)
-            secrets = DeclaredSecrets(references)
             records = SecretRecords(api, namespaces=settings.watch_namespaces, index=index)
             journal = SqlJournal(settings.state, now=clock.now)
             stack.push_async_callback(journal.close)
