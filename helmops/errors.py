@@ -38,6 +38,7 @@
     │   ├── ClusterUnreachable      no answer from the API server                  retry
     │   ├── AccessDenied            the API server says 401 or 403                 stalled
     │   ├── ObjectNotFound          404                                            retry
+    │   │   └── NamespaceMissing    the release's namespace does not exist         retry
     │   └── ObjectConflict          409, somebody wrote in between                 retry
     ├── LeaseHeld                   another helmops acts on this release           wait
     ├── StoreError                  the state database cannot be read or written   retry
@@ -317,6 +318,12 @@ class AccessDenied(ClusterError):
 
 class ObjectNotFound(ClusterError):
     """The API server said 404."""
+
+
+class NamespaceMissing(ObjectNotFound):
+    """The namespace that a release shall live in does not exist."""
+
+    reason = "NamespaceMissing"
 
 
 class ObjectConflict(ClusterError):

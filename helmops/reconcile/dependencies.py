@@ -50,7 +50,8 @@ def _why_not(
     if record is None:
         return "not released yet" if declarations.knows(key) else "not declared"
     declared = declarations.releases.get(key)
-    if declared is not None and record.declaration_digest != declared.digest:
+    was_declared = record.declaration_digest  # empty where no pass got as far as that
+    if declared is not None and was_declared not in ("", declared.digest):
         return "its declaration changed"
     if dependency.ready_expr:
         expression = compile_expression(dependency.ready_expr, {"dep": "dyn", "self": "dyn"})

@@ -27,6 +27,7 @@ from helmops.errors import (
     Follows,
     HelmopsError,
     LeaseHeld,
+    NamespaceMissing,
     ObjectConflict,
     ObjectNotFound,
     StoreError,
@@ -179,7 +180,7 @@ class Reconciler:
             async with held:
                 return await self._act_under_lease(wanted, desired, request)
         except ObjectNotFound as error:
-            raise ObjectNotFound(
+            raise NamespaceMissing(
                 f"namespace {release.namespace} does not exist",
                 where=str(wanted.key),
                 next_step="create it, or set install.createNamespace with a targetNamespace",

@@ -12,7 +12,7 @@ from helmops.reconcile.ports import Clock
 from helmops.reconcile.reconciler import Passed, Reconciler, Wanted
 
 #: Waiting any longer is of no use within a command: somebody else has to do something.
-_GIVES_UP = frozenset({"PendingRelease", "LeaseHeld"})
+_GIVES_UP = frozenset({"PendingRelease", "LeaseHeld", "NamespaceMissing"})
 
 
 class Once:
