@@ -60,7 +60,7 @@ def explain(manifest: dict[str, Any]) -> dict[str, Any]:
             f"{head['helmops']['verdict']}"
         )
     failed = next((h for h in history if h["helmops"]["verdict"] == "failed"), None)
-    if failed is not None:
+    if failed is not None and failed["helmops"]["message"] not in told["because"]:
         told["last failure"] = (
             f"revision {failed['version']}, {failed['chartName']}@{failed['chartVersion']}: "
             f"{failed['helmops']['message']}"

@@ -197,9 +197,9 @@ def _of_head(head: Snapshot) -> list[_Told]:
             told.append(("TestSuccess", _TRUE, "TestSucceeded", _tests_message(head)))
         case Proof.FAILED | Proof.IGNORED:
             told.append(("TestSuccess", _FALSE, "TestFailed", head.message))
-        case Proof.PENDING:
+        case Proof.PENDING if head.verdict is Verdict.UNKNOWN:
             told.append(("TestSuccess", _UNKNOWN, "Pending", f"{what} was not tested yet"))
-        case Proof.SKIPPED:
+        case Proof.PENDING | Proof.SKIPPED:
             pass
     match head.verdict:
         case Verdict.HEALTHY:

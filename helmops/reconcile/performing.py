@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
@@ -15,6 +15,7 @@ from helmops.errors import (
     HelmError,
     HelmopsError,
     HelmUnavailable,
+    HelmWaitTimeout,
     LeaseHeld,
     ReleaseLocked,
     ReleaseNotFound,
@@ -80,8 +81,27 @@ class Performer:
         try:
             with self.changing(desired.release) if _uses_helm(action) else nullcontext():
                 return await self._perform(action, desired, observed, record, started, progress)
+        except HelmWaitTimeout as error:
+            return await self._not_ready(action, error, desired, started)
         except HelmopsError as error:
             return self._failed(action, error, started)
+
+    async def _not_ready(
+        self, action: Action, error: HelmWaitTimeout, desired: Desired, started: datetime
+    ) -> Outcome:
+        """Helm says that its wait ran out; the pods say why."""
+        outcome = self._failed(action, error, started)
+        try:
+            stored = await self.storage.read(desired.release)
+            objects = await self.storage.objects(desired.release, stored.revisions[-1].number)
+            seen = await self.checks.readiness(
+                desired.release, objects, desired.spec.health_check_exprs, timeout=timedelta(0)
+            )
+        except (HelmopsError, IndexError):
+            return outcome
+        if seen.passed or not seen.message:
+            return outcome
+        return replace(outcome, message=f"{error.what}: {seen.message}")
 
     def _failed(self, action: Action, error: HelmopsError, started: datetime) -> Outcome:
         tells_nothing = isinstance(
