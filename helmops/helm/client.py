@@ -78,7 +78,7 @@ _TEST_SUITE = re.compile(
 _ACCOUNT = re.compile(
     r"(?P<label>NAME|LAST DEPLOYED|NAMESPACE|STATUS|REVISION|DESCRIPTION|TEST SUITE|"
     r"Last Started|Last Completed|Phase|Error):\s+(?P<text>.*)"
-    r"|.*Happy Helming!$|release \".*\" uninstalled$"
+    r"|.*Happy Helming!$|release \".*\" uninstalled$|level=WARN msg=\"\w+ failed\""
 )
 
 
@@ -720,13 +720,15 @@ def _lines_to(progress: Progress, redact: Callable[[str], str]) -> Callable[[str
     release, and the error, are told by whoever asked for the run. Of a test its name and how it
     ended are left, on one line.
     """
-    test = ""
+    test, failed = "", False
 
     def tell(line: str) -> None:
-        nonlocal test
+        nonlocal test, failed
         said = _ACCOUNT.match(line)
+        failed = failed or line.startswith("Error:")  # whose text may go over several lines
         if said is None:
-            progress(redact(line))
+            if not failed:
+                progress(redact(line))
         elif said["label"] == "TEST SUITE":
             test = said["text"]
         elif said["label"] == "Phase" and test:

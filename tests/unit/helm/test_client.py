@@ -350,6 +350,19 @@ release "app" uninstalled
     assert "STATUS: deployed" in run.output
 
 
+async def test_helms_error_is_no_progress(client: HelmClient, script: Script) -> None:
+    lines: list[str] = []
+    error = """\
+level=WARN msg="upgrade failed" name=app error="resource Deployment/apps/app not ready"
+W1123 04:43:52.0 1 warnings.go:70] apps/v1beta1 Deployment is deprecated
+Error: UPGRADE FAILED: resource Deployment/apps/app not ready
+context deadline exceeded
+"""
+    script.says(error)
+    await client.test(APP, TestSpec(), timeout=MINUTE, progress=lines.append)
+    assert lines == ["W1123 04:43:52.0 1 warnings.go:70] apps/v1beta1 Deployment is deprecated"]
+
+
 async def test_values_that_json_has_not_never_reach_helm(
     client: HelmClient, script: Script
 ) -> None:
