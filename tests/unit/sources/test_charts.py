@@ -129,6 +129,7 @@ async def test_equal_files_give_an_equal_archive_wherever_and_whenever(
         os.utime(path, (1, 1))
     again = ChartPackager(ArtifactCache(tmp_path / "cache2"), helm)
     assert (await again.build(other, "/charts/app/")).digest == first.digest
+    assert Path(first.path).read_bytes()[4:8] == bytes(4)  # the time in gzip's header
     with gzip.open(first.path) as raw, tarfile.open(fileobj=raw) as archive:
         assert {(member.mtime, member.uid, member.uname) for member in archive} == {(0, 0, "")}
 

@@ -219,6 +219,7 @@ MUTATIONS: dict[str, tuple[Callable[[str], str], bool]] = {
     ),
     "a byte order mark": (lambda text: "\ufeff" + text, True),
     "CRLF": (lambda text: text.replace("\n", "\r\n"), False),
+    "a line that ends in CR only": (replaced("\n  zeta:\n", "\r  zeta:\n"), False),
     "a document start": (lambda text: "---\n" + text, True),
     "a document end": (lambda text: text + "...\n", False),
     "a YAML directive": (lambda text: "%YAML 1.1\n---\n" + text, False),
