@@ -43,12 +43,17 @@ def versions(
 
     async def show() -> None:
         from helmops.cli.output import as_text, table
-        from helmops.errors import NoVersionInRange
+        from helmops.errors import ConstraintError, NoVersionInRange, UsageError
+        from helmops.resolve.constraint import Constraint
         from helmops.resolve.selection import choose, newest_first
 
         entries = await _entries(settings, repo, chart, username, password, ca)
         selected, reason = None, ""
         failure: NoVersionInRange | None = None
+        try:
+            Constraint.parse(version or "*")
+        except ConstraintError as error:
+            raise UsageError(str(error), where="--version") from error
         try:
             choice = choose(entries, version, where=repo)
             selected, reason = choice.selected.version, choice.reason
