@@ -96,7 +96,7 @@ def _conditions(record: Record, desired: Desired, decision: Decision) -> list[_T
         case _:
             pass
     if isinstance(desired.target, Unresolved):
-        told.append(("FetchFailed", _TRUE, desired.target.reason, desired.target.message))
+        told += _of_source(record, desired.target)
     head = record.head
     attempt = record.attempt
     if head is not None:
@@ -108,6 +108,13 @@ def _conditions(record: Record, desired: Desired, decision: Decision) -> list[_T
     if decision.state is ReleaseState.ABSENT and record.install_failures and attempt is not None:
         told.append(("Remediated", _TRUE, "UninstallSucceeded", "uninstalled after a failure"))
     return told
+
+
+def _of_source(record: Record, unresolved: Unresolved) -> list[_Told]:
+    if not unresolved.is_unasked:
+        return [("FetchFailed", _TRUE, unresolved.reason, unresolved.message)]
+    known = record.condition("FetchFailed")
+    return [(known.type, known.status, known.reason, known.message)] if known else []
 
 
 def _ready(record: Record, desired: Desired, decision: Decision) -> _Told:
@@ -126,6 +133,10 @@ def _ready(record: Record, desired: Desired, decision: Decision) -> _Told:
         ):
             # The source fails, the release does not: it runs what this very declaration asked for.
             return ("Ready", _TRUE, _good_reason(record), _good_message(record, decision.why))
+        case RetryAfter(state=ReleaseState.IN_SYNC, why=why, reason=reason) if (
+            isinstance(desired.target, Unresolved) and desired.target.is_unasked
+        ):
+            return ("Ready", _UNKNOWN, reason, why)
         case RetryAfter(why=why, reason=reason) | Stalled(why=why, reason=reason):
             return ("Ready", _FALSE, reason, why)
         case Held(hold=hold):

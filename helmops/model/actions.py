@@ -49,6 +49,8 @@ class Unresolved:
     #: Trying again is of no use before something changes.
     stalled: bool = False
     retry_at: datetime | None = None
+    #: Nobody asked: a command works from the record alone, and nothing is wrong with the source.
+    is_unasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

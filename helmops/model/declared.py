@@ -123,6 +123,8 @@ class DeclarationSet:
     broken: Mapping[KindKey, DeclarationError] = field(default_factory=_nothing)
     #: Whether every file was read to its end. Where not, nothing missing was removed.
     complete: bool = True
+    #: Whether this is only what a record remembers: without sources, values and policies.
+    is_remembered: bool = False
     #: How many documents of kinds that are not ours, by `kind (group)`.
     ignored: Mapping[str, int] = field(default_factory=_nothing)
 

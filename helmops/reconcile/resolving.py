@@ -193,6 +193,10 @@ class Resolver:
         records: Mapping[DeclarationKey, Record],
     ) -> Desired:
         """All that a pass needs to know of what is wanted. Raises nothing of HelmopsError."""
+        if declarations.is_remembered:
+            why = "what is declared now was not asked; the service, or `reconcile -f`, does"
+            target = Unresolved("Progressing", why, is_unasked=True)
+            return replace(self._template(declarations, release), target=target)
         known = self._memo.get(release.key)
         if (
             known is not None

@@ -74,11 +74,11 @@ class Declarations:
         self._places.append(place)
 
     def location_of(self, file: SourceFile) -> str:
-        """The identity of the `-f` that a file belongs to."""
+        """The identity of the `-f` that a file belongs to; of no `-f`, what it says itself."""
         for place in self._places:
             if file.path == place.label or file.path.startswith(place.label.rstrip("/") + "/"):
                 return place.identity
-        return ""
+        return file.root
 
     @property
     def locations(self) -> frozenset[str]:

@@ -254,11 +254,11 @@ class Installation:
 
 
 def _remembered(record: Record) -> DeclarationSet:
-    file = SourceFile(path=record.origin or "record")
+    file = SourceFile(path=record.origin or "record", root=record.location)
     release = HelmRelease.model_validate(record.manifest)
     document = read_documents(file.path, "kind: HelmRelease\n").documents[0]
     declared = _DeclaredBefore(release, document, file, record.manifest, record.declaration_digest)
-    return DeclarationSet(releases={record.key: declared})
+    return DeclarationSet(releases={record.key: declared}, is_remembered=True)
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,10 @@ class _DeclaredBefore(Declared[HelmRelease]):
 
     remembered: dict[str, Any] = field(default_factory=dict, repr=False)
     remembered_digest: str = ""
+
+    @property
+    def where(self) -> str:
+        return self.file.path
 
     @property
     def manifest(self) -> dict[str, Any]:

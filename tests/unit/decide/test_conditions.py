@@ -361,3 +361,21 @@ def test_until_when_it_is_watched_is_said() -> None:
     until = NOW + timedelta(minutes=5)
     watched = snapshot(watched=Proof.PENDING, watched_until=until)
     assert why_unproven(watched)[1] == "watched until 2026-01-05T12:05:00Z"
+
+
+UNASKED = desired(Unresolved("Progressing", "nobody asked", is_unasked=True))
+UNASKED_RETRY = RetryAfter(LATER, ReleaseState.IN_SYNC, "nobody asked", "Progressing")
+
+
+def test_what_nobody_asked_for_does_not_fail_to_be_fetched() -> None:
+    assert "FetchFailed" not in told(concluded(), UNASKED_RETRY, UNASKED)
+
+
+def test_what_nobody_asked_for_again_fails_to_be_fetched_as_it_did() -> None:
+    before = conclude(concluded(), FETCH_FAILS, SOURCE_RETRY, NOW)
+    assert told(before, UNASKED_RETRY, UNASKED)["FetchFailed"] == ("True", "SourceNotReady")
+
+
+def test_without_asking_what_is_wanted_a_ready_release_stays_ready_and_another_is_unknown() -> None:
+    assert ready(concluded(), UNASKED_RETRY, UNASKED)[0] == "True"
+    assert ready(concluded(STALLED), UNASKED_RETRY, UNASKED) == ("Unknown", "Progressing")
