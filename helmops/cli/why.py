@@ -52,7 +52,9 @@ def explain(manifest: dict[str, Any]) -> dict[str, Any]:
         told["suspended"] = "by `helmops suspend`; `helmops resume` goes on"
     hold = ours.get("hold")
     if hold:
-        told["held"] = [hold["message"], *(f"would: {line}" for line in hold["plan"])]
+        told["because"] = f"held: {hold['message']}"
+        if hold["plan"]:
+            told["going on would"] = hold["plan"]
     if history:
         head = history[0]
         told["runs"] = (
@@ -88,10 +90,12 @@ def _target(history: list[dict[str, Any]], ours: dict[str, Any]) -> str:
 
 
 def _next(ours: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> str:
-    if ours.get("suspended") or ours.get("hold"):
-        return "nothing before `helmops resume`" + (
-            " or a changed declaration" if ours.get("hold") else ""
-        )
+    if ours.get("suspended"):
+        return "nothing before `helmops resume`"
+    if ours.get("state") == "Suspended":
+        return "nothing before spec.suspend is false"
+    if ours.get("hold"):
+        return "nothing before `helmops resume` or a changed declaration"
     if ours.get("nextTry"):
         return f"another look at {ours['nextTry']}"
     if "Stalled" in conditions:

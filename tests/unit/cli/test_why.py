@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from helmops.cli.why import explain
+
+
+def entry(version: int, verdict: str, message: str = "", **ours: Any) -> dict[str, Any]:
+    return {
+        "version": version,
+        "chartName": "web",
+        "chartVersion": f"1.{version}.0",
+        "helmops": {"verdict": verdict, "message": message, "health": "passed", **ours},
+    }
+
+
+def why(
+    *history: dict[str, Any],
+    ready: tuple[str, str, str] = ("True", "UpgradeSucceeded", "Upgrade succeeded"),
+    conditions: tuple[dict[str, str], ...] = (),
+    **ours: Any,
+) -> dict[str, Any]:
+    healthy = next((e for e in history if e["helmops"]["verdict"] == "healthy"), None)
+    status, reason, message = ready
+    condition = {"type": "Ready", "status": status, "reason": reason, "message": message}
+    return explain(
+        {
+            "metadata": {"namespace": "apps", "name": "shop"},
+            "status": {
+                "conditions": [condition, *conditions],
+                "history": list(history),
+                "helmops": {
+                    "state": "InSync",
+                    "lastHealthy": healthy
+                    and {"revision": healthy["version"], "chartVersion": healthy["chartVersion"]},
+                    **ours,
+                },
+            },
+        }
+    )
+
+
+HOLD = {"message": "revision 2 was not made by helmops", "plan": ["values changed"]}
+STALLED = {"type": "Stalled", "message": ""}
+
+
+def test_a_healthy_release_waits_for_changes_and_would_go_back_to_itself() -> None:
+    told = why(entry(1, "healthy"))
+    assert told["release"] == "apps/shop"
+    assert told["runs"] == "revision 1, web@1.1.0, healthy"
+    assert told["rollback goes to"] == "revision 1 (1.1.0), seen healthy"
+    assert told["next"].startswith("an upgrade when")
+    assert "last failure" not in told
+
+
+def test_a_failure_that_is_the_reason_is_not_told_twice() -> None:
+    history = (entry(3, "healthy"), entry(2, "failed", "it crashed"), entry(1, "healthy"))
+    told = why(*history, ready=("False", "RetriesExceeded", "upgrade failed once: it crashed"))
+    assert "last failure" not in told
+    told = why(*history)
+    assert told["last failure"] == "revision 2, web@1.2.0: it crashed"
+
+
+def test_a_held_release_says_what_going_on_would_do() -> None:
+    told = why(entry(1, "healthy"), hold=HOLD)
+    assert told["because"] == "held: revision 2 was not made by helmops"
+    assert told["going on would"] == ["values changed"]
+    assert told["next"] == "nothing before `helmops resume` or a changed declaration"
+
+
+def test_a_suspended_release_is_not_woken_by_a_changed_declaration() -> None:
+    told = why(entry(1, "healthy"), suspended=True, hold=HOLD)
+    assert told["next"] == "nothing before `helmops resume`"
+    told = why(entry(1, "healthy"), state="Suspended")
+    assert told["next"] == "nothing before spec.suspend is false"
+
+
+@pytest.mark.parametrize(
+    ("health", "reason"),
+    [
+        ("passed", "nothing: no revision was seen healthy, so"),
+        ("skipped", "nothing: no revision was seen healthy (disableWait is set), so"),
+    ],
+)
+def test_without_a_healthy_revision_there_is_nowhere_to_go(health: str, reason: str) -> None:
+    told = why(entry(1, "unknown", health=health))
+    assert told["rollback goes to"].startswith(reason)
+
+
+def test_next_comes_another_look_an_end_or_what_is_under_way() -> None:
+    assert why(nextTry="2026-01-01T00:00:00Z")["next"] == "another look at 2026-01-01T00:00:00Z"
+    assert why(conditions=(STALLED,))["next"].startswith("nothing before the declaration")
+    assert why(conditions=({"type": "Reconciling"},))["next"] == "under way"
+
+
+def test_a_release_that_no_pass_looked_at_says_so() -> None:
+    told = explain({"metadata": {"namespace": "apps", "name": "shop"}, "status": {}})
+    assert told["because"] == "it was not passed over yet"
+    assert told["state"] == "unknown"
