@@ -117,6 +117,19 @@ def test_as_many_as_are_allowed_are_not_too_many() -> None:
     assert prunable(observed(*revisions), record(), 2) == ()
 
 
+def test_fewer_than_are_allowed_are_not_too_many() -> None:
+    revisions = stored(FAILED, FAILED, DEPLOYED)
+    assert prunable(observed(*revisions), record(), 5) == ()
+
+
+def test_what_was_not_seen_healthy_or_never_finished_takes_no_healthy_ones_place() -> None:
+    one, two, three, _, five = stored(SUPERSEDED, SUPERSEDED, SUPERSEDED, FAILED, FAILED)
+    refused_rollback = revision(4, FAILED, digest="d1")
+    remembered = record(failed(five), snapshot(two), snapshot(one))
+    seen = observed(one, two, three, refused_rollback, five)
+    assert prunable(seen, remembered, 1) == (3, 4)
+
+
 def test_the_two_newest_healthy_ones_stay_however_old_they_are() -> None:
     revisions = stored(SUPERSEDED, SUPERSEDED, SUPERSEDED, FAILED, FAILED, FAILED)
     one, two, three = (snapshot(r) for r in revisions[:3])
