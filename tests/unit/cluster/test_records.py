@@ -76,10 +76,10 @@ def spoil(secret: dict[str, Any], data: bytes) -> None:
     "data",
     [
         b"not gzip",
-        gzip.compress(b"not json"),
-        gzip.compress(b"{}"),
-        gzip.compress(b"x" * 1000)[:-10],
-        gzip.compress(b"0" * (65 * 1024 * 1024)),
+        gzip.compress(b"not json", mtime=0),
+        gzip.compress(b"{}", mtime=0),
+        gzip.compress(b"x" * 1000, mtime=0)[:-10],
+        gzip.compress(b"0" * (65 * 1024 * 1024), mtime=0),
     ],
     ids=["not gzip", "not json", "no record", "truncated", "a bomb"],
 )

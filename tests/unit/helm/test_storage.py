@@ -312,12 +312,12 @@ async def test_other_secrets_with_helms_labels_are_passed_over(
     ("content", "why"),
     [
         (b"%%%", "damaged"),
-        (base64.b64encode(gzip.compress(b"{}")[:-12]), "damaged"),
+        (base64.b64encode(gzip.compress(b"{}", mtime=0)[:-12]), "damaged"),
         (base64.b64encode(b"\x1f\x8b\x08nonsense"), "damaged"),
-        (base64.b64encode(gzip.compress(b"<html>")), "no JSON"),
-        (base64.b64encode(gzip.compress(b"[]")), "no release"),
-        (base64.b64encode(gzip.compress(b'{"version": 1}')), "no release"),
-        (base64.b64encode(gzip.compress(b'{"version": "x", "info": {}}')), "no release"),
+        (base64.b64encode(gzip.compress(b"<html>", mtime=0)), "no JSON"),
+        (base64.b64encode(gzip.compress(b"[]", mtime=0)), "no release"),
+        (base64.b64encode(gzip.compress(b'{"version": 1}', mtime=0)), "no release"),
+        (base64.b64encode(gzip.compress(b'{"version": "x", "info": {}}', mtime=0)), "no release"),
     ],
 )
 async def test_a_damaged_secret_is_named_and_spoils_no_other_release(
