@@ -26,16 +26,23 @@ class TreeFiles:
 
 
 def _read(tree: Tree, path: str) -> bytes | None:
-    root = Path(tree.path).resolve()
-    file = (root / path).resolve()
-    if not file.is_relative_to(root):
-        raise SourceInvalid(f"the path {path} leaves {tree.name}", next_step="name a file in it")
     try:
-        if file.stat().st_size > _MAX_BYTES:
+        root = Path(os.path.realpath(tree.path))
+        file = Path(os.path.realpath(root / path))
+        if not file.is_relative_to(root):
+            raise SourceInvalid(
+                f"the path {path} leaves {tree.name}", next_step="name a file in it"
+            )
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
+            raise SourceInvalid(f"{path} in {tree.name} is not a regular file")
+        if status.st_size > _MAX_BYTES:
             raise SourceInvalid(f"{path} in {tree.name} is larger than {_MAX_BYTES >> 20} MiB")
         return file.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError as error:  # a null character
+        raise SourceInvalid(f"{path!r} is no path") from error
     except OSError as error:
         raise SourceInvalid(f"{path} in {tree.name} cannot be read: {error.strerror}") from error
 

@@ -30,11 +30,9 @@ def published(path: Path) -> list[tuple[DeclarationKey, dict[str, Any], datetime
             rows = connection.execute(query).fetchall()
     except sqlite3.Error:
         return []
-    return [
-        (
-            DeclarationKey(namespace, name),
-            json.loads(status),
-            datetime.fromisoformat(updated_at).replace(tzinfo=UTC),
-        )
-        for namespace, name, status, updated_at in rows
-    ]
+    found = []
+    for namespace, name, status, updated_at in rows:
+        with contextlib.suppress(ValueError, TypeError):  # a damaged row
+            moment = datetime.fromisoformat(updated_at).replace(tzinfo=UTC)
+            found.append((DeclarationKey(namespace, name), json.loads(status), moment))
+    return found
