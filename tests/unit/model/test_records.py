@@ -170,7 +170,7 @@ def test_a_record_of_an_earlier_helmops_lacks_what_has_a_default() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"key": 1}', b"\xff"])
 def test_what_is_no_record_is_a_value_error(text: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         Record.from_json(text)
 
 
