@@ -60,5 +60,5 @@ def _changed_fields(before: Any, after: Any, path: str = "") -> Iterator[str]:
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for index, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _changed_fields(one, other, f"{path}[{index}]")
-    elif before != after:
-        yield path
+    elif before != after or isinstance(before, bool) is not isinstance(after, bool):
+        yield path  # 1 and true are equal for Python, not for an API server
