@@ -95,13 +95,21 @@ def is_trace_of(note: InFlight, head: Revision) -> bool:
 
 
 def is_our_lock(record: Record, head: Revision) -> bool:
-    """Whether the lock on the newest revision is one that our own dead process left.
+    """Whether the lock on the newest revision is one that our own dead process left, or a helm of
+    ours that came to a bad end (killed, stopped at our deadline, crashed).
 
     An uninstall locks the revision that is there; everything else locks one of its own.
     """
     note = record.in_flight
     if note is None:
-        return False
+        # Seen to end, and remembered: nobody's helm works on what we have a snapshot of.
+        known = record.head
+        return (
+            known is not None
+            and known.is_of(head)
+            and known.released is Proof.FAILED
+            and head.status is not HelmStatus.UNINSTALLING
+        )
     if head.status is HelmStatus.UNINSTALLING:
         return note.action == "uninstall" and head.number == note.base
     return is_trace_of(note, head)

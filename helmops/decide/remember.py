@@ -39,7 +39,7 @@ from helmops.model.records import (
     Record,
     Snapshot,
 )
-from helmops.model.releases import ReleaseId, Revision, TestPhase
+from helmops.model.releases import HelmStatus, ReleaseId, Revision, TestPhase
 
 #: Snapshots beyond those whose revisions Helm still stores.
 _KEPT_SNAPSHOTS = 20
@@ -226,7 +226,7 @@ def remember(record: Record, done: Done, desired: Desired, observed: Observation
         case RunTests():
             return _tested(record, outcome, desired, observed)
         case Uninstall():
-            return _uninstalled(record, action, outcome, desired)
+            return _uninstalled(record, action, outcome, desired, observed)
         case RunHooks():
             return _hooks_run(record, action, outcome)
         case Unlock() | Prune():
@@ -512,8 +512,12 @@ def _judged_failed(record: Record, outcome: Outcome, **proof: Proof) -> Record:
     )
 
 
-def _uninstalled(record: Record, action: Uninstall, outcome: Outcome, desired: Desired) -> Record:
+def _uninstalled(
+    record: Record, action: Uninstall, outcome: Outcome, desired: Desired, observed: Observation
+) -> Record:
     if not outcome.succeeded:
+        if observed.head is not None and observed.head.status is HelmStatus.UNINSTALLING:
+            return record  # locked by helm until another uninstall; the note proves that it is ours
         return record.evolve(in_flight=None)
     if action.release != desired.release:
         return replace(

@@ -12,9 +12,11 @@ from typing import Any, assert_never
 from helmops.errors import (
     ClusterError,
     Follows,
+    HelmCancelled,
     HelmError,
     HelmopsError,
     HelmUnavailable,
+    HelmUnreachable,
     HelmWaitTimeout,
     LeaseHeld,
     ReleaseLocked,
@@ -49,6 +51,16 @@ from helmops.reconcile.ports import Checks, Clock, Helm, Hooks, ReleaseStorage
 #: While a release is watched, readiness that is lost so long counts as lost.
 _REWATCH_TIMEOUT = timedelta(seconds=10)
 _OUTPUT_LENGTH = 16 * 1024
+#: Errors that say nothing of the release: of the way there, or of a helm that somebody killed.
+_TELLS_NOTHING = (
+    ClusterError,
+    LeaseHeld,
+    SourceError,
+    ReleaseLocked,
+    HelmUnavailable,
+    HelmUnreachable,
+    HelmCancelled,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +116,7 @@ class Performer:
         return replace(outcome, message=f"{error.what}: {seen.message}")
 
     def _failed(self, action: Action, error: HelmopsError, started: datetime) -> Outcome:
-        tells_nothing = isinstance(
-            error, ClusterError | LeaseHeld | SourceError | ReleaseLocked | HelmUnavailable
-        )
+        tells_nothing = isinstance(error, _TELLS_NOTHING)
         output = error.output if isinstance(error, HelmError) else ""
         return Outcome(
             succeeded=False,

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from helmops.decide.remember import resume
-from helmops.errors import ClusterUnreachable
+from helmops.errors import ClusterUnreachable, HelmCancelled, HelmError
 from helmops.model.actions import Held, Request, RetryAfter, Settled, Stalled, Unresolved
 from helmops.model.declarations import (
     Defaults,
@@ -24,6 +24,7 @@ BETTER = FakeChart(version="1.1.0")
 BAD = FakeChart(version="1.2.0", fails_upgrade=True)
 SICK = FakeChart(version="1.3.0", unhealthy=True)
 MINUTE = timedelta(minutes=1)
+KILLED = HelmCancelled("helm was ended by signal 9")
 
 
 @pytest.fixture
@@ -451,6 +452,97 @@ async def test_killed_in_a_test_the_next_pass_tests(world: World, point: Point) 
 
     assert world.ready()
     assert world.cluster.runs["install"] == 1
+
+
+def kill_helm(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+    point: Point,
+    error: HelmError = KILLED,
+) -> None:
+    """helm alone dies there, and helmops sees it end with this error."""
+    runs = getattr(world.helm, operation)
+
+    async def dies(*arguments: object, **options: object) -> object:
+        try:
+            return await runs(*arguments, **options)
+        except Killed as killed:
+            raise error from killed
+
+    world.cluster.kill(operation, point)
+    monkeypatch.setattr(world.helm, operation, dies)
+
+
+@pytest.mark.parametrize("point", list(Point))
+async def test_a_helm_that_is_killed_in_an_upgrade_leaves_no_lock_and_no_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: Point
+) -> None:
+    await installed(world)
+    kill_helm(world, monkeypatch, "upgrade", point)
+    world.declare(BETTER)
+
+    await world.settle()
+
+    assert world.ready()
+    assert world.running() == "1.1.0"
+    assert "pending" not in " ".join(world.statuses().values())
+
+
+@pytest.mark.parametrize("point", list(Point))
+async def test_a_helm_that_is_killed_in_a_rollback_leaves_no_lock(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: Point
+) -> None:
+    await installed(world)
+    kill_helm(world, monkeypatch, "rollback", point)
+    world.declare(BAD)
+
+    await world.settle()
+
+    assert world.running() == "1.0.0"
+    assert world.reason() == "RetriesExceeded"
+    assert "pending" not in " ".join(world.statuses().values())
+
+
+async def test_a_helm_that_is_killed_in_a_test_says_nothing_of_the_test(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_helm(world, monkeypatch, "test", Point.STARTED)
+    world.declare(FakeChart(tests=("t",)), test={"enable": True})
+
+    await world.settle()
+
+    assert world.ready()
+    assert world.statuses() == {1: "deployed"}
+
+
+async def test_a_lock_that_a_failed_helm_of_ours_left_is_mended_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await installed(world)
+    kill_helm(world, monkeypatch, "upgrade", Point.APPLIED, HelmError("helm panicked"))
+    world.declare(BETTER)
+
+    await world.settle()
+
+    assert world.statuses() == {1: "superseded", 2: "failed", 3: "deployed"}
+    assert world.running() == "1.0.0"
+    assert world.reason() == "RetriesExceeded"
+
+
+async def test_a_failed_uninstall_of_ours_is_done_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_helm(world, monkeypatch, "uninstall", Point.STORED, HelmError("a hook failed"))
+    world.declare(
+        FakeChart(fails_upgrade=True, unhealthy=True),
+        install={"remediation": {"retries": 0, "remediateLastFailure": True}},
+    )
+
+    await world.settle()
+
+    assert world.statuses() == {}
+    assert world.reason() == "RetriesExceeded"
 
 
 async def test_while_the_helm_of_a_dead_helmops_still_works_it_is_waited_for(world: World) -> None:
