@@ -412,14 +412,18 @@ def _failed(
     strategy = desired.spec.install.strategy if is_install else desired.spec.upgrade.strategy
     if strategy is not None and strategy.name == "RetryOnFailure":
         interval = strategy.retry_interval or timedelta(minutes=5)
-        at = (known.judged_at or now) + interval
-        if _ran(done, Install, Upgrade) or (now < at and _failure_count(record) > 0):
+        tried = record.attempt.at if record.attempt else now
+        at = max(known.judged_at or tried, tried) + interval
+        if _ran(done, Install, Upgrade) or (now < at and record.failures > 0):
             return RetryAfter(max(at, now), found.state, found.why, _failure_reason(record))
         return _try_upgrade(found, desired, observed, record, done, now, "another try")
 
     # Nothing counts against the target as it is now: it changed since, or the attempt was broken
     # off before it could fail.
     if _failure_count(record) <= 0:
+        later = _try_again_later(found, desired, record, now)
+        if later is not None:
+            return later
         if _ran(done, Install, Upgrade):
             return _come_back(found, desired, now)
         return _try_upgrade(found, desired, observed, record, done, now, found.why)
@@ -690,6 +694,9 @@ def _watching(
         until = known.watched_until or now
         at = min(now + _WATCH_INTERVAL, max(until, now + timedelta(seconds=1)))
         return RetryAfter(at, found.state, found.why, "Watching")
+    if record.state == found.state.value and record.next_try and now < record.next_try:
+        # Woken in between, by what the last look wrote for one.
+        return RetryAfter(record.next_try, found.state, found.why, "Watching")
     return Run(
         CheckHealth(
             known.revision,

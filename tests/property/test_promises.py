@@ -26,7 +26,7 @@ from tests.fakes.cluster_state import FakeChart, Killed, Moment, Point
 from tests.fakes.world import World
 
 #: `make test-long` asks for many more.
-EXAMPLES = int(os.environ.get("HELMOPS_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "300"))
 
 CHARTS = (
     FakeChart(version="1.0.0"),

@@ -370,6 +370,31 @@ async def test_a_template_error_leaves_the_cluster_alone_and_is_not_repeated(wor
     assert world.ready()
 
 
+async def test_a_template_error_after_a_failed_install_is_not_repeated(world: World) -> None:
+    world.declare(FakeChart(fails_install=True))
+    await world.settle()
+    world.declare(FakeChart(version="1.4.0", fails_render=True))
+
+    passed = await world.settle()
+
+    assert isinstance(passed.decision, Stalled)
+    assert world.cluster.runs["upgrade"] == 1
+
+
+async def test_retry_on_failure_waits_after_a_template_error_too(world: World) -> None:
+    strategy = {"strategy": {"name": "RetryOnFailure", "retryInterval": "2m"}}
+    world.declare(FakeChart(fails_install=True), install=strategy, upgrade=strategy)
+    await world.run_pass()
+    world.declare(FakeChart(version="1.4.0", fails_render=True), install=strategy, upgrade=strategy)
+    await world.run_pass()
+
+    passed = await world.run_pass()
+
+    assert world.cluster.runs["upgrade"] == 1
+    assert isinstance(passed.decision, RetryAfter)
+    assert passed.decision.at - world.clock.now() > timedelta(minutes=1)
+
+
 async def test_a_restored_revision_that_is_not_healthy_stops_everything(world: World) -> None:
     await installed(world)
     world.declare(BAD)
