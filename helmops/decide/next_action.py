@@ -412,9 +412,13 @@ def _failed(
     strategy = desired.spec.install.strategy if is_install else desired.spec.upgrade.strategy
     if strategy is not None and strategy.name == "RetryOnFailure":
         interval = strategy.retry_interval or timedelta(minutes=5)
-        tried = record.attempt.at if record.attempt else now
-        at = max(known.judged_at or tried, tried) + interval
-        if _ran(done, Install, Upgrade) or (now < at and record.failures > 0):
+        since = known.judged_at or now
+        attempt = record.attempt
+        if attempt is not None and attempt.error and not attempt.changed_storage:
+            since = max(since, attempt.at)
+        at = since + interval
+        has_failed = record.failures > 0 or _failure_count(record) > 0
+        if _ran(done, Install, Upgrade) or (now < at and has_failed):
             return RetryAfter(max(at, now), found.state, found.why, _failure_reason(record))
         return _try_upgrade(found, desired, observed, record, done, now, "another try")
 

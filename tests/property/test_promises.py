@@ -171,9 +171,8 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
             before = world.declared
             world.declare(CHARTS[step.number], **SPECS[step.other])
             if before is None or before.template != world.declared.template:  # type: ignore[union-attr]
-                truth.agreed = world.reconciler.known.get(world.key) is not None and (
-                    world.record.hold is not None
-                )
+                fresh = await world.records.load(world.release)
+                truth.agreed = fresh is not None and fresh.hold is not None
         case "pass":
             await one_pass(world)
             truth.take_over()
