@@ -45,12 +45,11 @@ _ACTION_NAMES = {
 def conclude(record: Record, desired: Desired, decision: Decision, now: datetime) -> Record:
     """The record at this point of a pass: its state, conditions and the next try."""
     conditions = _merged(record, _conditions(record, desired, decision), now)
-    next_try = decision.at if isinstance(decision, RetryAfter) else None
     finished = not isinstance(decision, Run)
     return record.evolve(
         state=decision.state.value,
         conditions=conditions,
-        next_try=next_try,
+        next_try=_next_try(record, decision, now),
         observed_generation=record.generation if finished else record.observed_generation,
     )
 
@@ -75,8 +74,18 @@ def conclude_blind(record: Record, decision: Decision, now: datetime) -> Record:
     return record.evolve(
         state=decision.state.value,
         conditions=_merged(record, told + kept, now),
-        next_try=decision.at if isinstance(decision, RetryAfter) else None,
+        next_try=_next_try(record, decision, now),
     )
+
+
+def _next_try(record: Record, decision: Decision, now: datetime) -> datetime | None:
+    """What was said before stays while it is ahead and not too late: a release that is looked at
+    while it waits has nothing new to write, and what is written wakes it.
+    """
+    if not isinstance(decision, RetryAfter):
+        return None
+    said = record.next_try
+    return said if said is not None and now < said <= decision.at else decision.at
 
 
 _Told = tuple[str, ConditionStatus, str, str]

@@ -970,6 +970,35 @@ async def test_a_release_is_watched_and_rolled_back_inside_its_window(world: Wor
     assert world.running() == "1.0.0"
 
 
+async def test_a_watched_release_that_is_woken_early_is_not_checked_again(world: World) -> None:
+    world.declare(GOOD, policy={"verify": {"watch": "5m"}})
+    await world.run_pass()
+    saves = len(world.records.saves)
+
+    for _ in range(3):
+        world.clock.advance(1)
+        passed = await world.run_pass()
+        assert isinstance(passed.decision, RetryAfter)
+        assert world.actions() == []
+
+    assert len(world.records.saves) == saves
+    world.clock.advance(10)
+    await world.run_pass()
+    assert world.actions() == ["CheckHealth"]
+
+
+async def test_a_release_that_waits_writes_nothing_however_often_it_is_woken(world: World) -> None:
+    world.declare(GOOD, waiting_for=("default/db: not ready",))
+    await world.run_pass()
+    saves = len(world.records.saves)
+
+    for _ in range(3):
+        world.clock.advance(1)
+        await world.run_pass()
+
+    assert len(world.records.saves) == saves
+
+
 async def test_dependencies_that_are_not_ready_are_waited_for(world: World) -> None:
     world.declare(GOOD, waiting_for=("default/db: not ready",))
 
