@@ -33,11 +33,18 @@ def events_between(old: Record | None, new: Record, at: datetime) -> tuple[Event
                 EventKind.INFO,
                 Severity.INFO,
                 "DeclarationRemoved",
-                "the declaration is gone; the release is left running (its policy did not say "
-                "`prune` when it was last applied)",
+                f"the declaration is gone; the release is left running ({_why_left(new)})",
             )
         )
     return tuple(events)
+
+
+def _why_left(record: Record) -> str:
+    if not record.prune:
+        return "its policy did not say `prune` when it was last applied"
+    if record.suspended is not None:
+        return "it is suspended"
+    return "its newest revision was not made by helmops"
 
 
 def _event(

@@ -14,7 +14,7 @@ from typing import Protocol
 from helmops.decide.conditions import conclude, conclude_blind
 from helmops.decide.events import events_between
 from helmops.decide.next_action import decide, deployed_version
-from helmops.decide.recovery import recover
+from helmops.decide.recovery import is_our_lock, recover
 from helmops.decide.remember import (
     hold,
     intend,
@@ -25,11 +25,13 @@ from helmops.decide.remember import (
 from helmops.decide.state import classify
 from helmops.errors import (
     Follows,
+    HelmError,
     HelmopsError,
     LeaseHeld,
     NamespaceMissing,
     ObjectConflict,
     ObjectNotFound,
+    ReleaseLocked,
     StoreError,
 )
 from helmops.model.actions import (
@@ -241,41 +243,76 @@ class Reconciler:
     async def remove(self, record: Record, spec: HelmReleaseSpec) -> Record | None:
         """The declaration of a release is gone, and surely so.
 
-        Uninstalled only where its policy said `prune` when it was last applied, and it is not
-        suspended; else it is left running, and that is said once. Returns the record that is left.
+        Uninstalled only where its policy said `prune` when it was last applied, it is not
+        suspended, and its newest revision is one that helmops made or took over; else it is left
+        running, and that is said once. Returns the record that is left, None where nothing is.
+        Raises LeaseHeld, HelmError and ClusterError for what has to be tried again.
         """
-        record = await self._records.load(record.release) or record
-        if not record.prune or record.suspended is not None or self._observe_only:
-            if record.removed:
-                return record
-            gone = record.evolve(removed=True, in_flight=None)
-            return await self._keep(record, gone)
+        saved = await self._records.load(record.release)
+        record = saved or record
+        observed = await self._observe(record.release, record)
+        if observed.is_absent and saved is None:
+            await self._forget(record, record)
+            return None
+        if not record.prune or record.suspended is not None:
+            return await self._leave(record)
+        if self._observe_only:
+            return record
         async with self._leases.hold(record.release):
-            desired = Desired(
-                key=record.key,
-                release=record.release,
-                spec=spec,
-                policy=ReleasePolicySpec(prune=True),
-                defaults=Defaults.SAFE,
-                declaration_digest=record.declaration_digest,
-                target=Unresolved("DeclarationRemoved", "the declaration is gone"),
-            )
-            observed = await self._observe(record.release, record)
-            action = Uninstall(record.release, "its declaration was removed, and its policy prunes")
-            self._say(record.key, f"Uninstall: {action.why}")
-            if not observed.is_absent:
-                noted = intend(record, action, observed, self._clock.now(), self._holder)
-                record = await self._save(record, noted or record)
-                outcome = await self._performer.perform(action, desired, observed, record)
-                self._say(record.key, _ending(Done(action, outcome)))
-                if not outcome.succeeded:
-                    return await self._keep(record, record.evolve(removed=True, in_flight=None))
-                observed = await self._observe(record.release, record)
-                record = remember(record, Done(action, outcome), desired, observed)
+            return await self._prune(record, spec)
+
+    async def _prune(self, record: Record, spec: HelmReleaseSpec) -> Record | None:
+        """Uninstall what is ours; under the Lease."""
+        desired = Desired(
+            key=record.key,
+            release=record.release,
+            spec=spec,
+            policy=ReleasePolicySpec(prune=True),
+            defaults=Defaults.SAFE,
+            declaration_digest=record.declaration_digest,
+            target=Unresolved("DeclarationRemoved", "the declaration is gone"),
+        )
+        observed = await self._observe(record.release, record)
+        head, known = observed.head, recover(desired, observed, record, self._clock.now()).head
+        if head is None or observed.is_absent:
             await self._records.delete(record)
-        self.known.pop(record.key, None)
-        await self._publish(record, record.evolve(history=(), removed=True), self._clock.now())
+            await self._forget(record, record)
+            return None
+        if head.status.is_pending and (observed.our_helm_runs or not is_our_lock(record, head)):
+            raise ReleaseLocked(
+                f"revision {head.number} is {head.status.value}, so it cannot be uninstalled now",
+                where=str(record.release),
+            )
+        if not head.status.is_pending and (known is None or not known.is_of(head)):
+            return await self._leave(record)
+        action = Uninstall(record.release, "its declaration was removed, and its policy prunes")
+        self._say(record.key, f"Uninstall: {action.why}")
+        noted = intend(record, action, observed, self._clock.now(), self._holder)
+        before = await self._save(record, noted or record)
+        outcome = await self._performer.perform(action, desired, observed, before)
+        step = Done(action, outcome)
+        self._say(record.key, _ending(step))
+        if self._on_done is not None:
+            self._on_done(record.key, step)
+        observed = await self._observe(record.release, before)
+        after = remember(before, step, desired, observed)
+        if not outcome.succeeded:
+            await self._keep(before, after)
+            raise HelmError(outcome.message, where=str(record.release))
+        await self._records.delete(before)
+        await self._forget(before, after)
         return None
+
+    async def _leave(self, record: Record) -> Record:
+        """Say once that a release without a declaration is left running."""
+        if record.removed:
+            return record
+        return await self._keep(record, record.evolve(removed=True, in_flight=None))
+
+    async def _forget(self, before: Record, after: Record) -> None:
+        """Nothing is left of a release: tell it, and know it no more."""
+        self.known.pop(before.key, None)
+        await self._publish(before, after.evolve(history=()), self._clock.now())
 
     def _decide(
         self,

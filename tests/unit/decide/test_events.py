@@ -314,11 +314,22 @@ def test_hooks_are_told_in_the_order_of_running_without_their_output() -> None:
     assert (first.severity, second.severity) == (Severity.INFO, Severity.ERROR)
 
 
-def test_a_removed_declaration_is_told_once() -> None:
-    removed = BEFORE.evolve(removed=True)
-    event = only(BEFORE, removed)
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (BEFORE, "its policy did not say `prune` when it was last applied"),
+        (BEFORE.evolve(prune=True, suspended=Suspension(NOW)), "it is suspended"),
+        (BEFORE.evolve(prune=True), "its newest revision was not made by helmops"),
+    ],
+    ids=["no prune", "suspended", "by hand"],
+)
+def test_a_removed_declaration_is_told_once_with_why_its_release_runs(
+    before: Record, why: str
+) -> None:
+    removed = before.evolve(removed=True)
+    event = only(before, removed)
     assert event.reason == "DeclarationRemoved"
-    assert "left running" in event.message
+    assert event.message == f"the declaration is gone; the release is left running ({why})"
     assert between(removed, removed.evolve(updated_at=NOW)) == ()
 
 
