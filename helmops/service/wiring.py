@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a command waits at its end for notifications to be taken.
 _DRAIN_SECONDS = 10.0
+_STORE_TROUBLE_EVERY = timedelta(minutes=5)
 
 
 @dataclass(slots=True)
@@ -121,12 +123,13 @@ class Installation:
             await helm.prepare()
             records = SecretRecords(api, namespaces=settings.watch_namespaces, index=index)
             journal = SqlJournal(settings.state, now=clock.now)
-            stack.push_async_callback(journal.close)
+            tell_trouble = _teller_of_store_trouble(clock.now)
+            stack.push_async_callback(_closed, journal, tell_trouble)
             try:
                 await journal.open()
             except StoreError as error:
                 # What safety depends on is in the cluster; the database is for looking back.
-                log.error("%s", error, extra={"action": "open"})
+                tell_trouble(error)
             git = GitMirrors(settings.cache_dir / "git")
             stack.callback(git.close)
             declarations = _declarations(settings, clock, git)
@@ -167,7 +170,7 @@ class Installation:
                 observe_only=observe_only,
                 tell=tell,
                 on_done=on_done,
-                on_journal_error=lambda error: log.error("%s", error, extra={"action": "store"}),
+                on_journal_error=tell_trouble,
             )
             yield cls(
                 settings=settings,
@@ -331,6 +334,27 @@ def _notifier(http: Http, declarations: Declarations, secrets: DeclaredSecrets) 
         return found.resource if found is not None else None
 
     return WebhookNotifier(http, alerts=alerts, provider=provider, read_secret=secrets.secret)
+
+
+def _teller_of_store_trouble(now: Callable[[], datetime]) -> Callable[[StoreError], None]:
+    """Logs that the database cannot be written: the same trouble now and then, not at each event."""
+    told: dict[str, datetime] = {}
+
+    def tell(error: StoreError) -> None:
+        text, moment = str(error), now()
+        if text not in told or moment - told[text] >= _STORE_TROUBLE_EVERY:
+            told[text] = moment
+            log.error("%s", text, extra={"action": "store"})
+
+    return tell
+
+
+async def _closed(journal: SqlJournal, tell: Callable[[StoreError], None]) -> None:
+    """A database that cannot be written at the end makes nothing fail that was done."""
+    try:
+        await journal.close()
+    except StoreError as error:
+        tell(error)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
