@@ -337,7 +337,7 @@ def _notifier(http: Http, declarations: Declarations, secrets: DeclaredSecrets) 
 
 
 def _teller_of_store_trouble(now: Callable[[], datetime]) -> Callable[[StoreError], None]:
-    """Logs that the database cannot be written: the same trouble now and then, not at each event."""
+    """Logs that the database cannot be written: now and then, not at each event."""
     told: dict[str, datetime] = {}
 
     def tell(error: StoreError) -> None:
