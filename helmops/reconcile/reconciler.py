@@ -24,6 +24,7 @@ from helmops.decide.remember import (
 )
 from helmops.decide.state import classify
 from helmops.errors import (
+    DeclarationError,
     Follows,
     HelmError,
     HelmopsError,
@@ -73,6 +74,9 @@ class Wanted(Protocol):
     @property
     def release(self) -> ReleaseId:
         """What helm is to call it."""
+
+    def is_beside(self, other: DeclarationKey) -> bool:
+        """Whether this other release is declared too, in what was read together with this one."""
 
     async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
         """Fetch, resolve and compose. What fails becomes `Unresolved`, not an exception."""
@@ -160,7 +164,7 @@ class Reconciler:
     async def _reconcile(self, wanted: Wanted, request: Request) -> Passed:
         now = self._clock.now()
         saved = await self._load(wanted)
-        base = saved or Record(key=wanted.key, release=wanted.release)
+        base = _base(saved, wanted)
         observed = await self._observe(wanted.release, base)
         desired = await self._desired(wanted, observed, base)
         record, request = note_request(note_declaration(base, desired, now), request)
@@ -190,7 +194,7 @@ class Reconciler:
 
     async def _act_under_lease(self, wanted: Wanted, desired: Desired, request: Request) -> Passed:
         saved = await self._load(wanted)
-        base = saved or Record(key=wanted.key, release=wanted.release)
+        base = _base(saved, wanted)
         observed = await self._observe(desired.release, base)
         now = self._clock.now()
         record, request = note_request(note_declaration(base, desired, now), request)
@@ -249,6 +253,10 @@ class Reconciler:
         Raises LeaseHeld, HelmError and ClusterError for what has to be tried again.
         """
         saved = await self._records.load(record.release)
+        if saved is not None and saved.key != record.key:
+            # Another declaration has the release now, and says what becomes of it.
+            self.known.pop(record.key, None)
+            return None
         record = saved or record
         observed = await self._observe(record.release, record)
         if observed.is_absent and saved is None:
@@ -356,17 +364,22 @@ class Reconciler:
         """The record of a declaration, wherever its release was when it was last seen."""
         known = self.known.get(wanted.key)
         place = known.release if known is not None and known.version else wanted.release
+        there = await self._records.load(wanted.release)
+        if there is not None and there.key != wanted.key and wanted.is_beside(there.key):
+            raise DeclarationError(
+                f"the release {wanted.release} is that of the declaration {there.key}",
+                where=str(wanted.key),
+                next_step="give one of them another releaseName; two that swap theirs go by way of "
+                "a third",
+            )
         if self._observe_only:
-            return known or await self._records.load(wanted.release)
-        record = await self._records.load(place)
-        if record is None and place != wanted.release:
-            record = await self._records.load(wanted.release)
+            return known or there
+        record = await self._records.load(place) if place != wanted.release else None
+        if record is None:
+            record = there
         if record is None:
             # Never saved (the namespace is not there yet), or somebody deleted it.
             return known if known is not None and not known.version else None
-        if record.key != wanted.key:
-            # The declaration itself got another name or namespace; the release is the same.
-            record = record.evolve(key=wanted.key)
         return record
 
     async def _keep(self, saved: Record | None, record: Record) -> Record:
@@ -378,6 +391,8 @@ class Reconciler:
         record = record.evolve(updated_at=at)
         if not self._observe_only:
             record = await self._save(saved, record)
+        if saved is not None and saved.key != record.key:
+            self.known.pop(saved.key, None)
         self.known[record.key] = record
         await self._publish(saved, record, at)
         return record
@@ -434,6 +449,15 @@ class Reconciler:
     def _say(self, key: DeclarationKey, line: str) -> None:
         if self._tell is not None and line:
             self._tell(key, line)
+
+
+def _base(saved: Record | None, wanted: Wanted) -> Record:
+    """What a pass begins with. Where the declaration itself got another name or namespace, the
+    release and all that is known of it are the same.
+    """
+    if saved is None:
+        return Record(key=wanted.key, release=wanted.release)
+    return saved if saved.key == wanted.key else saved.evolve(key=wanted.key)
 
 
 def _with_what_others_said(saved: Record | None, fresh: Record | None, ours: Record) -> Record:

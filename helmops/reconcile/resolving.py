@@ -559,6 +559,10 @@ class WantedRelease:
         """What helm is to call it."""
         return self.declared.resource.release_id
 
+    def is_beside(self, other: DeclarationKey) -> bool:
+        """Whether this other release is declared too."""
+        return other != self.key and self.declarations.knows(other)
+
     async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
         """Fetch, resolve and compose. What fails becomes `Unresolved`, not an exception."""
         return await self.resolver.desired(self.declarations, self.declared, deployed, records)

@@ -113,12 +113,16 @@ class NotedHooks:
 
 @dataclass(frozen=True)
 class Declared:
-    """A declaration that is already resolved, as the pass wants it."""
+    """A declaration that is already resolved, as the pass wants it.
+
+    `beside` are the other declarations that there are.
+    """
 
     template: Desired
     chart: FakeChart
     values: Mapping[str, Any]
     unresolved: Unresolved | None = None
+    beside: frozenset[DeclarationKey] = frozenset()
 
     @property
     def key(self) -> DeclarationKey:
@@ -127,6 +131,9 @@ class Declared:
     @property
     def release(self) -> ReleaseId:
         return self.template.release
+
+    def is_beside(self, other: DeclarationKey) -> bool:
+        return other in self.beside
 
     async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
         target: Target | Unresolved = self.unresolved or Target(
