@@ -210,7 +210,7 @@ def remember(record: Record, done: Done, desired: Desired, observed: Observation
     """The record after an action; `observed` was made after it."""
     action, outcome = done.action, done.outcome
     if outcome.undetermined:
-        return record
+        return record.evolve(in_flight=None) if outcome.untouched else record
     match action:
         case Install() | Upgrade():
             return _released(record, action, outcome, desired, observed)

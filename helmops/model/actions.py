@@ -264,6 +264,8 @@ class Outcome:
     hooks: tuple[HookOutcome, ...] = ()
     #: It could not be carried through, so nothing was learnt of the release.
     undetermined: bool = False
+    #: It did not even begin: a trace of it in storage would be somebody else's.
+    untouched: bool = False
 
     @property
     def duration(self) -> timedelta:

@@ -61,6 +61,8 @@ _TELLS_NOTHING = (
     HelmUnreachable,
     HelmCancelled,
 )
+#: Of these, the ones that helm (or nobody at all) says before it stores anything.
+_NEVER_BEGAN = (ReleaseLocked, HelmUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class Performer:
             stalled=error.follows is Follows.STALLED,
             output=output[-_OUTPUT_LENGTH:],
             undetermined=tells_nothing,
+            untouched=isinstance(error, _NEVER_BEGAN),
         )
 
     async def _perform(

@@ -287,6 +287,25 @@ def test_only_what_is_tried_again_has_a_next_try() -> None:
         assert conclude(before, WANTED, decision, NOW).next_try is None
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, LATER),
+        (NOW + timedelta(seconds=5), NOW + timedelta(seconds=5)),
+        (LATER, LATER),
+        (NOW, LATER),
+        (LATER + MINUTE, LATER),
+    ],
+    ids=["nothing", "earlier and ahead", "the same", "over", "too late"],
+)
+def test_a_next_try_that_was_said_stays_while_it_is_ahead_and_not_too_late(
+    said: Any, expected: Any
+) -> None:
+    before = HEALTHY.evolve(next_try=said)
+    assert conclude(before, WANTED, RETRYING, NOW).next_try == expected
+    assert conclude_blind(before, RETRYING, NOW).next_try == expected
+
+
 def test_the_state_is_that_of_the_decision() -> None:
     assert conclude(HEALTHY, WANTED, HELD, NOW).state == "Diverged"
 

@@ -445,6 +445,16 @@ def test_a_broken_off_upgrade_is_simply_done_again() -> None:
     assert retry(again).at == NOW, "but not twice in a pass"
 
 
+def test_what_follows_a_failed_install_and_stores_nothing_waits_its_back_off() -> None:
+    """A chart that does not render must not be tried again and again."""
+    tried = attempt(version="2.0.0", error="no answer", at=NOW, changed_storage=False)
+    left = record(failed(ONE_FAILED, Origin.INSTALL), attempt=tried, failures=2)
+    wanted = desired("2.0.0")
+    assert retry(next_after(wanted, observed(ONE_FAILED), left)).at == NOW + 2 * SECOND
+    stalls = left.evolve(attempt=attempt(version="2.0.0", error="x", stalled=True))
+    assert stalled(next_after(wanted, observed(ONE_FAILED), stalls))
+
+
 def test_force_upgrades_a_failed_release_once() -> None:
     asked = Request(force="t")
     decision = next_after(desired("2.0.0"), AFTER_UPGRADE, FAILED_UPGRADE, request=asked)
@@ -494,6 +504,13 @@ def test_retry_on_failure_does_not_wait_for_a_changed_target() -> None:
     wanted = desired("2.0.0", upgrade=ON_FAILURE)
     changed = FAILED_UPGRADE.evolve(failures=0, upgrade_failures=0).with_head(judged_at=NOW)
     assert isinstance(action(next_after(wanted, AFTER_UPGRADE, changed)), Upgrade)
+
+
+def test_retry_on_failure_waits_as_well_after_a_try_that_stored_nothing() -> None:
+    wanted = desired("2.0.0", upgrade=ON_FAILURE)
+    tried = attempt(version="2.0.0", error="no answer", at=NOW - MINUTE, changed_storage=False)
+    broken = FAILED_UPGRADE.evolve(attempt=tried).with_head(judged_at=NOW - 9 * MINUTE)
+    assert retry(next_after(wanted, AFTER_UPGRADE, broken)).at == NOW + MINUTE
 
 
 def test_the_strategy_is_that_of_the_action_that_failed() -> None:
@@ -731,6 +748,17 @@ def test_the_next_look_is_soon_and_at_the_end_of_the_window(
     looked = done(CheckHealth(1, (), True, is_rewatch=True))
     decision = retry(next_after(desired(policy=WATCH), IN_SYNC, watching(until), looked))
     assert decision.at == NOW + again
+
+
+def test_waking_a_watched_release_early_is_no_reason_to_look_earlier() -> None:
+    """Its own record wakes it, each time that a look is written down."""
+    wanted = desired(policy=WATCH)
+    said = watching(MINUTE).evolve(state="Watching", next_try=NOW + 7 * SECOND)
+    assert retry(next_after(wanted, IN_SYNC, said)).at == NOW + 7 * SECOND
+    due = said.evolve(next_try=NOW)
+    assert isinstance(action(next_after(wanted, IN_SYNC, due)), CheckHealth)
+    before = said.evolve(state="Failed")
+    assert isinstance(action(next_after(wanted, IN_SYNC, before)), CheckHealth)
 
 
 # Requests

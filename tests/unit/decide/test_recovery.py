@@ -134,6 +134,15 @@ def test_the_third_time_it_kills_its_helmops_it_counts_as_a_failure_of_the_relea
     assert recovered.install_failures == 0
 
 
+def test_a_finished_action_counts_as_no_failure_however_often_it_was_interrupted_before() -> None:
+    recovered = after(ONE, TWO, of=upgrading(interruptions=MAX_INTERRUPTIONS))
+    assert (recovered.failures, recovered.upgrade_failures) == (0, 0)
+
+
+def test_three_times_are_enough() -> None:
+    assert MAX_INTERRUPTIONS == 3
+
+
 def test_an_install_that_kills_its_helmops_counts_as_a_failed_install() -> None:
     before = record(in_flight=in_flight("install", base=0), interruptions=MAX_INTERRUPTIONS - 1)
     recovered = after(revision(1, HelmStatus.FAILED, version="2.0.0"), of=before)
@@ -251,6 +260,18 @@ def test_a_lock_with_the_content_of_our_note_is_ours() -> None:
 def test_a_lock_without_a_note_is_somebodys() -> None:
     lock = revision(2, HelmStatus.PENDING_UPGRADE, version="2.0.0")
     assert not is_our_lock(record(snapshot(ONE)), lock)
+    assert not is_our_lock(record(), lock)
+
+
+def test_a_lock_on_what_our_helm_was_seen_to_fail_at_is_ours() -> None:
+    """A helm that was killed, or a hook of a rollback that failed, leaves it so."""
+    lock = revision(2, HelmStatus.PENDING_UPGRADE, version="2.0.0")
+    assert is_our_lock(record(failed(lock), snapshot(ONE)), lock)
+    assert not is_our_lock(record(snapshot(lock)), lock)
+    other = revision(2, HelmStatus.PENDING_UPGRADE, version="2.0.0", digest="other")
+    assert not is_our_lock(record(failed(lock)), other)
+    half = revision(2, HelmStatus.UNINSTALLING, version="2.0.0")
+    assert not is_our_lock(record(failed(TWO_FAILED)), half), "an uninstall is noted"
 
 
 def test_a_lock_on_other_content_is_somebodys() -> None:
@@ -265,6 +286,8 @@ def test_a_lock_on_the_revision_that_a_rollback_makes_is_ours() -> None:
 def test_our_uninstall_locks_the_revision_that_was_there() -> None:
     assert is_our_lock(UNINSTALLING, revision(1, HelmStatus.UNINSTALLING))
     assert not is_our_lock(UNINSTALLING, revision(2, HelmStatus.UNINSTALLING))
+    upgrade_of_one = record(snapshot(ONE), in_flight=in_flight(base=1))
+    assert not is_our_lock(upgrade_of_one, revision(1, HelmStatus.UNINSTALLING))
 
 
 def test_somebodys_uninstall_during_our_upgrade_is_not_ours() -> None:

@@ -496,6 +496,24 @@ def test_an_undetermined_outcome_teaches_nothing() -> None:
     assert remember(before, step, desired("2.0.0"), observed(ONE)) is before
 
 
+def test_an_action_that_never_began_has_no_trace_that_could_be_its_own() -> None:
+    """Otherwise the lock of a person who releases the same at the same time would be broken."""
+    before = record(snapshot(ONE), in_flight=in_flight())
+    step = done(UPGRADE, succeeded=False, undetermined=True, untouched=True)
+    assert remember(before, step, desired("2.0.0"), observed(ONE)) == record(snapshot(ONE))
+
+
+def test_what_was_there_before_is_counted_from_the_note_or_else_from_the_newest_snapshot() -> None:
+    three = revision(3, version="2.0.0")
+    step, wanted = done(UPGRADE), desired("2.0.0")
+    noted = record(snapshot(ONE), in_flight=in_flight(base=3))
+    assert remember(noted, step, wanted, observed(ONE, three)).history == (snapshot(ONE),)
+    without = record(snapshot(ONE))
+    assert len(remember(without, step, wanted, observed(ONE, three)).history) == 2
+    first = remember(record(), done(Install(target("2.0.0"))), wanted, observed(TWO))
+    assert len(first.history) == 1
+
+
 # After a rollback
 
 
@@ -798,6 +816,13 @@ def test_a_failed_uninstall_leaves_all_but_its_note() -> None:
     before = record(snapshot(ONE), in_flight=in_flight("uninstall"))
     step = done(Uninstall(RELEASE, "why"), succeeded=False)
     assert remember(before, step, desired(), observed(ONE)) == record(snapshot(ONE))
+
+
+def test_a_half_done_uninstall_keeps_the_note_that_proves_whose_lock_it_left() -> None:
+    before = record(snapshot(ONE), in_flight=in_flight("uninstall"))
+    step = done(Uninstall(RELEASE, "why"), succeeded=False)
+    half = observed(revision(1, HelmStatus.UNINSTALLING))
+    assert remember(before, step, desired(), half) is before
 
 
 def test_after_a_move_the_record_is_about_the_new_place_and_unsaved() -> None:
