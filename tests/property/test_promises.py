@@ -147,9 +147,8 @@ class Truth:
             head = world.cluster.last(world.release)
             assert head is not None
             made = (head.number, head.as_revision().digest)
-            if made in self.made_by_hand and not self.agreed:
-                if not self.is_as_declared():
-                    self.problems.append(f"went over revision {head.number}, made by hand")
+            if made in self.made_by_hand and not self.agreed and not self.is_as_declared():
+                self.problems.append(f"went over revision {head.number}, made by hand")
 
 
 async def live(history: Sequence[Step], defaults: Defaults) -> Truth:
