@@ -137,6 +137,8 @@ class Reconciler:
         self._on_journal_error = on_journal_error
         #: The latest record of each declaration, and where it is kept.
         self.known: dict[DeclarationKey, Record] = {}
+        #: What was told of releases that could not be looked at, and stands in no record Secret.
+        self._told_blind: dict[DeclarationKey, Record] = {}
 
     async def load(self) -> tuple[Record, ...]:
         """Read all records; needed once, before the first pass. Raises ClusterError."""
@@ -239,6 +241,11 @@ class Reconciler:
             record = await self._keep(saved, record)
             saved = record
 
+    def forget(self, key: DeclarationKey) -> None:
+        """Know a declaration no more; its release and record Secret stay as they are."""
+        self.known.pop(key, None)
+        self._told_blind.pop(key, None)
+
     async def refuse(self, key: DeclarationKey, release: ReleaseId, error: HelmopsError) -> Passed:
         """Say of a release that its declaration cannot be used. Nothing is touched for it."""
         decision = Stalled(self._state_of(key), str(error), error.reason)
@@ -255,7 +262,7 @@ class Reconciler:
         saved = await self._records.load(record.release)
         if saved is not None and saved.key != record.key:
             # Another declaration has the release now, and says what becomes of it.
-            self.known.pop(record.key, None)
+            self.forget(record.key)
             return None
         record = saved or record
         observed = await self._observe(record.release, record)
@@ -319,7 +326,7 @@ class Reconciler:
 
     async def _forget(self, before: Record, after: Record) -> None:
         """Nothing is left of a release: tell it, and know it no more."""
-        self.known.pop(before.key, None)
+        self.forget(before.key)
         await self._publish(before, after.evolve(history=()), self._clock.now())
 
     def _decide(
@@ -385,14 +392,17 @@ class Reconciler:
     async def _keep(self, saved: Record | None, record: Record) -> Record:
         """Save a changed record, and tell of the change. What is saved is told, in that order."""
         at = self._clock.now()
+        told = self._told_blind.pop(record.key, None)
         if saved is not None and record.evolve(version=saved.version) == saved:
             self.known[record.key] = saved
+            if told is not None:
+                await self._publish(told, saved, at)
             return saved
         record = record.evolve(updated_at=at)
         if not self._observe_only:
             record = await self._save(saved, record)
         if saved is not None and saved.key != record.key:
-            self.known.pop(saved.key, None)
+            self.forget(saved.key)
         self.known[record.key] = record
         await self._publish(saved, record, at)
         return record
@@ -436,7 +446,7 @@ class Reconciler:
         told = conclude_blind(known, decision, self._clock.now())
         if told != known:
             told = told.evolve(updated_at=self._clock.now())
-            self.known[key] = told
+            self.known[key] = self._told_blind[key] = told
             await self._publish(known, told, self._clock.now())
         return Passed(told, decision)
 
