@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
-from helmops.errors import HelmopsError, SourceError
+from helmops.errors import HelmopsError, SourceError, StoreError
 from helmops.model.actions import NO_REQUEST, Done, Held, Request, RetryAfter, Rollback, Stalled
 from helmops.model.declarations import (
     Defaults,
@@ -96,7 +96,7 @@ class Engine:
             on_error=self._on_error,
             concurrency=concurrency,
         )
-        self._polling: WorkQueue[KindKey] = WorkQueue(
+        self.polling: WorkQueue[KindKey] = WorkQueue(
             self._poll_source,
             clock=clock,
             random=random.random,
@@ -108,7 +108,7 @@ class Engine:
             self.passes.wake, clock=clock, random=random.random
         )
         self._source_jobs: Scheduler[KindKey] = Scheduler(
-            self._polling.wake, clock=clock, random=random.random
+            self.polling.wake, clock=clock, random=random.random
         )
         metrics.watch_queue(
             depth=lambda: self.passes.depth,
@@ -125,7 +125,7 @@ class Engine:
         self._release_jobs.start()
         self._source_jobs.start()
         await self._load_records()
-        self._polling.start()
+        self.polling.start()
         self.passes.start()
         self._take_in(await self._declarations.read())
         async with asyncio.TaskGroup() as group:
@@ -145,7 +145,7 @@ class Engine:
         """Take no more work, let what runs end within the grace period."""
         self._release_jobs.stop()
         self._source_jobs.stop()
-        await asyncio.gather(self.passes.stop(grace), self._polling.stop(grace))
+        await asyncio.gather(self.passes.stop(grace), self.polling.stop(grace))
 
     def on_cluster_change(self, kind: str, release: ReleaseId) -> None:
         """A release's Secret or record changed, and not by us."""
@@ -243,8 +243,12 @@ class Engine:
 
     async def _poll_source(self, key: KindKey, _: tuple[str, ...]) -> ComeBack | None:
         source = self.declared.sources.get(key)
-        if source is None or not self._polls.is_due(key):
+        if source is None:
             return None
+        failing = self._polls.failing(key)
+        if failing is not None and not self._polls.is_due(key):
+            # Woken by its interval: that is no reason to forget when it is due.
+            return ComeBack("the source fails", failing.not_before)
         started = self._clock.now()
         outcome = "unchanged"
         try:
@@ -298,11 +302,23 @@ class Engine:
         record = self._reconciler.known.get(key)
         if error is not None:
             release = record.release if record else ReleaseId(key.namespace, key.name)
-            await self._reconciler.refuse(key, release, error)
+            refused = (await self._reconciler.refuse(key, release, error)).record
+            self._metrics.release_is(key, refused.state, ready=refused.is_ready())
             return None
-        if record is None or not self.declared.complete:
+        if not self.declared.complete:
+            return None
+        if record is None or not record.version:
+            await self._forget(key)  # nothing was ever released for it, or it changed hands
             return None
         if record.location not in self._declarations.locations:
+            return None
+        heir = self._by_release.get(record.release)
+        if heir is not None and heir in self.declared.releases:
+            # The declaration got another name: the release is not without one.
+            await self._forget(key)
+            self.passes.wake(heir, f"{key} is not declared any more")
+            return None
+        if self._may_be_renamed():
             return None
         with about_release(key):
             self._release_jobs.remove(key)
@@ -313,10 +329,25 @@ class Engine:
                 log.warning("removal: %s", failure, extra={"action": "remove"})
                 return ComeBack(str(failure))
             if left is None:
-                self._metrics.forget(key)
-                if self._on_removed is not None:
-                    await self._on_removed(key)
+                await self._forget(key)
         return None
+
+    def _may_be_renamed(self) -> bool:
+        """Whether a declaration that cannot be used may be the new name of one that is gone."""
+        known = self._reconciler.known
+        return any(key not in known or not known[key].version for key in self.declared.untouched)
+
+    async def _forget(self, key: DeclarationKey) -> None:
+        """A declaration is gone, and nothing of it is left to look after."""
+        self._reconciler.forget(key)
+        self._release_jobs.remove(key)
+        self._resolver.forget(key)
+        self._metrics.forget(key)
+        if self._on_removed is not None:
+            try:
+                await self._on_removed(key)
+            except StoreError as error:
+                log.error("%s", error, extra={"action": "store"})
 
     def _count(self, key: DeclarationKey, passed: Passed, duration: timedelta) -> None:
         record = passed.record
