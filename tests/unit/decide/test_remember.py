@@ -188,6 +188,11 @@ def test_other_content_under_the_same_version_is_the_same_target_unless_followed
     assert counts(note_declaration(record(**FAILED_AT_TWO), wanted, NOW)) == (3, 1, 2, 1)
 
 
+def test_followed_content_that_is_the_same_is_the_same_target() -> None:
+    wanted = desired(target("2.0.0", follows_content=True))
+    assert counts(note_declaration(record(**FAILED_AT_TWO), wanted, NOW)) == (3, 1, 2, 1)
+
+
 def test_while_the_source_fails_nothing_is_forgotten() -> None:
     wanted = desired(Unresolved("SourceNotReady", "no answer"))
     assert counts(note_declaration(record(**FAILED_AT_TWO), wanted, NOW)) == (3, 1, 2, 1)
@@ -214,6 +219,13 @@ def test_a_token_is_handled_once() -> None:
     again, left = note_request(noted, asked)
     assert left.force == ""
     assert again is noted
+
+
+@pytest.mark.parametrize("token", ["reconcile", "force", "reset"])
+def test_a_token_leaves_the_others_as_they_were(token: str) -> None:
+    before = Handled(reconcile="r0", force="f0", reset="s0")
+    noted, _ = note_request(record(handled=before), Request(**{token: "new"}))
+    assert noted.handled == replace(before, **{token: "new"})
 
 
 def test_another_token_counts_again() -> None:
@@ -395,6 +407,7 @@ def test_long_messages_are_cut() -> None:
         ({"test": {"ignoreFailures": True}}, Origin.ROLLBACK, True),
         ({"install": {"remediation": {"ignoreTestFailures": True}}}, Origin.INSTALL, True),
         ({"install": {"remediation": {"ignoreTestFailures": True}}}, Origin.UPGRADE, False),
+        ({"upgrade": {"remediation": {"ignoreTestFailures": True}}}, Origin.ROLLBACK, False),
         ({"upgrade": {"remediation": {"ignoreTestFailures": True}}}, Origin.UPGRADE, True),
         (
             {
@@ -474,6 +487,12 @@ def test_what_helm_gave_up_before_it_stored_anything_counts_for_back_off_only() 
     assert not after.attempt.changed_storage
 
 
+def test_an_error_that_may_pass_stalls_nothing() -> None:
+    for after in (upgraded(succeeded=False, stored=False), upgraded(succeeded=True, stalled=True)):
+        assert after.attempt is not None
+        assert not after.attempt.stalled
+
+
 @pytest.mark.parametrize(("stored", "stalled"), [(False, True), (True, False)])
 def test_an_error_that_no_repetition_mends_stalls_only_where_nothing_was_stored(
     stored: bool, stalled: bool
@@ -544,6 +563,7 @@ def test_what_was_restored_is_a_revision_of_its_own_that_is_not_proven_yet() -> 
     assert after.head.verdict is Verdict.UNKNOWN
     assert after.head.artifact_digest == "artifact 1.0.0"
     assert after.head.message == "rolled back to revision 1"
+    assert after.hold is None
 
 
 def test_after_a_rollback_the_failures_still_count_against_the_target_that_failed() -> None:
@@ -780,6 +800,13 @@ def test_passed_tests_open_the_window() -> None:
     after = after_tests(of=before, policy=WATCH)
     assert after.head is not None
     assert after.head.watched_until == NOW + timedelta(minutes=5)
+
+
+def test_the_window_does_not_begin_before_the_checks_are_through() -> None:
+    waiting = snapshot(ONE, health=Proof.PENDING, tests=Proof.PENDING, watched=Proof.PENDING)
+    after = after_tests(of=record(waiting), policy=WATCH)
+    assert after.head is not None
+    assert after.head.watched_until is None
 
 
 def test_failed_tests_fail_the_revision() -> None:
