@@ -371,7 +371,9 @@ def _not_ours(
         return _hold(found, desired, reason, subject, found.why, now, (difference,))
     tried = next((d for d in done if isinstance(d.action, Adopt)), None)
     if tried is not None:
-        return _hold(found, desired, reason, subject, found.why, now, tried.outcome.plan)
+        plan = tried.outcome.plan
+        why = found.why if plan else f"{found.why}; {tried.outcome.message}"
+        return _hold(found, desired, reason, subject, why, now, plan)
     return Run(
         Adopt(head, target, only_if_same=True), found.state, f"{found.why}; it looks as declared"
     )

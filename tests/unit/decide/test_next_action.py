@@ -295,6 +295,13 @@ def test_what_a_rendering_would_change_is_held_with_the_plan_that_it_found() -> 
     assert hold_of(next_after(desired(), IN_SYNC, record(), tried)).plan == ("changes x",)
 
 
+def test_what_could_not_be_compared_is_held_with_the_reason() -> None:
+    tried = done(Adopt(ONE, target(), only_if_same=True), succeeded=False, message="no template")
+    hold = hold_of(next_after(desired(), IN_SYNC, record(), tried))
+    assert hold.message.endswith("was not made by helmops; no template")
+    assert hold.plan == ()
+
+
 def test_a_hold_is_not_made_anew_while_it_is_about_the_same() -> None:
     hold = hold_of(next_after(desired("2.0.0"), IN_SYNC, record()))
     assert hold_of(next_after(desired("2.0.0"), IN_SYNC, record(hold=hold))) is hold
