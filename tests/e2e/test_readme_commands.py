@@ -32,6 +32,7 @@ import pytest
 
 from devcluster import cluster as devcluster
 from devcluster.cluster import Cluster
+from helmops.model.declaration_set import SourceFile, read_declarations
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = [
@@ -83,6 +84,14 @@ def test_every_block_says_how_it_is_tested(document: str) -> None:
             else (r"(file: \S+)?")
         )
         assert re.fullmatch(known, block.how), f"{document}:{block.line}: {block.how!r}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_declaration_that_is_shown_is_one(document: str) -> None:
+    for block in blocks_of(document):
+        if block.kind == "yaml" and "apiVersion:" in block.text and "broken" not in block.how:
+            file = SourceFile(f"{document}:{block.line}", block.text)
+            assert read_declarations([file]).errors == ()
 
 
 def _is_session(document: str) -> bool:
