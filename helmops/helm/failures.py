@@ -302,6 +302,12 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         TemplateFailed,
+        r"library charts are not installable",
+        "the chart is a library, for other charts to use, and cannot be installed",
+        "name a chart of type application",
+    ),
+    _rule(
+        TemplateFailed,
         r"found in Chart\.yaml, but missing in charts/ directory: (?P<names>.*)",
         "the chart's dependencies are missing: {names}",
         "run `helm dependency build` where the chart is made",

@@ -329,6 +329,11 @@ def kube_version_excluded(room: Room) -> None:
 
 
 @fails_as("TemplateFailed")
+def library_chart(room: Room) -> None:
+    room("install", "app", room.chart("library"))
+
+
+@fails_as("TemplateFailed")
 def dependency_missing(room: Room) -> None:
     room("install", "app", room.chart("with-dependency"))
 
