@@ -21,7 +21,8 @@ class _Offer:
 class FakeChartRepositories:
     """A `ChartRepositories` whose repositories offer what tests say.
 
-    News are seen by `refresh`, or at once where `polls` is true (an interval that is always over).
+    News are seen by `refresh`, or at once where `polls` is true (an interval that is always over);
+    without news, the very same list is given again, as by the real one.
     `asked` keeps every call: `("versions", url, chart)`, `("pull", url, "chart-version")`,
     `("refresh", url, "")`.
     """
@@ -32,7 +33,7 @@ class FakeChartRepositories:
         #: What `pull` raises, by "chart-version".
         self.refused: dict[str, ChartRefused | SourceError] = {}
         self._offered: dict[str, _Offer] = {}
-        self._seen: dict[str, dict[str, list[ChartVersion]]] = {}
+        self._seen: dict[str, dict[str, tuple[ChartVersion, ...]]] = {}
 
     def offer(self, url: str, chart: str, *versions: str | ChartVersion) -> None:
         """Let a repository list these versions of a chart, beside what it lists already; given
@@ -69,7 +70,7 @@ class FakeChartRepositories:
         listed = self._seen[repository.url].get(chart)
         if not listed:
             raise ChartNotFound(f"no chart {chart} in the repository", where=repository.url)
-        return tuple(listed)
+        return listed
 
     async def pull(
         self, repository: HelmRepositorySpec, version: ChartVersion, credentials: HttpCredentials
@@ -101,5 +102,5 @@ class FakeChartRepositories:
             raise offer.failure
         changed, offer.changed = offer.changed, False
         if changed or url not in self._seen:
-            self._seen[url] = {chart: list(listed) for chart, listed in offer.charts.items()}
+            self._seen[url] = {chart: tuple(listed) for chart, listed in offer.charts.items()}
         return changed

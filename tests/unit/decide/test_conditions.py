@@ -142,12 +142,25 @@ def test_an_attempt_that_stored_nothing_is_told_over_the_revision_that_runs() ->
     }
 
 
+@pytest.mark.parametrize(
+    "tried",
+    [attempt(error="it broke", changed_storage=True), attempt(changed_storage=False)],
+    ids=["stored a revision", "went well"],
+)
+def test_other_attempts_are_told_by_the_revision_that_they_made(tried: Any) -> None:
+    restored = record(snapshot(revision(3), Origin.ROLLBACK), attempt=tried)
+    assert "Released" not in told(restored, STALLED)
+
+
 def test_a_failed_install_that_was_uninstalled() -> None:
     tried = attempt(Origin.INSTALL, error="it broke")
     gone = record(attempt=tried, install_failures=1, failures=1)
     absent = RetryAfter(LATER, ReleaseState.ABSENT, "again", "InstallFailed")
     assert told(gone, absent)["Remediated"] == ("True", "UninstallSucceeded")
-    assert "Remediated" not in told(record(), absent)
+    for other in (record(), record(attempt=tried), record(install_failures=1)):
+        assert "Remediated" not in told(other, absent)
+    kept = gone.evolve(history=(failed(revision(1, HelmStatus.FAILED), Origin.INSTALL),))
+    assert "Remediated" not in told(kept, STALLED)
 
 
 @pytest.mark.parametrize(
@@ -367,6 +380,7 @@ def test_other_decisions_need_a_look() -> None:
         ({"watched": Proof.PENDING}, "Pending"),
         ({"health": Proof.PENDING}, "Pending"),
         ({"tests": Proof.PENDING}, "Pending"),
+        ({"tests": Proof.PENDING, "watched_until": LATER}, "Pending"),
     ],
     ids=str,
 )

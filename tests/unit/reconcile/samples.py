@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 
 from helmops.model.declaration_set import read_declarations
-from helmops.model.declarations import HelmRelease
-from helmops.model.declared import DeclarationSet, Declared, SourceFile
+from helmops.model.declared import DeclarationSet, SourceFile
 from helmops.model.releases import DeclarationKey
 
 ROOT = "/declarations"
@@ -84,7 +83,3 @@ def declare(*documents: Any, previous: DeclarationSet | None = None) -> Declarat
     declared = read_declarations([source_file(*documents)], previous=previous)
     assert not declared.errors, declared.errors
     return declared
-
-
-def declared_release(*documents: Any, name: str = "web") -> Declared[HelmRelease]:
-    return declare(*documents).releases[key(name)]
