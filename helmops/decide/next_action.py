@@ -172,6 +172,9 @@ def _unfinished(
     if not done:
         return None
     last = done[-1]
+    if last.outcome.undetermined and isinstance(last.action, CheckHealth) and last.outcome.stalled:
+        # A check that cannot be asked: no verdict, and none before somebody changes something.
+        return Stalled(found.state, last.outcome.message, last.outcome.reason)
     if last.outcome.undetermined:
         return RetryAfter(
             now + backoff(2, cap=desired.spec.interval),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from helmops.errors import (
     ClusterError,
+    DeclarationError,
     Follows,
     HelmCancelled,
     HelmError,
@@ -22,6 +23,7 @@ from helmops.errors import (
     ReleaseLocked,
     ReleaseNotFound,
     SourceError,
+    ValuesError,
 )
 from helmops.model.actions import (
     Action,
@@ -60,6 +62,9 @@ _TELLS_NOTHING = (
     HelmUnavailable,
     HelmUnreachable,
     HelmCancelled,
+    # Of a check that cannot be asked as it is declared.
+    DeclarationError,
+    ValuesError,
 )
 #: Of these, the ones that helm (or nobody at all) says before it stores anything.
 _NEVER_BEGAN = (ReleaseLocked, HelmUnavailable)
@@ -88,8 +93,8 @@ class Performer:
     ) -> Outcome:
         """Do it, to its end. Raises nothing but `asyncio.CancelledError`.
 
-        An error that says nothing of the release (no API server, somebody's lock, no helm) makes
-        the outcome `undetermined`.
+        An error that says nothing of the release (no API server, somebody's lock, no helm, a check
+        that cannot be asked as it is declared) makes the outcome `undetermined`.
         """
         started = self.clock.now()
         try:
@@ -252,8 +257,8 @@ class Performer:
                 )
             )
         if all(result.passed for result in results):
-            results += await asyncio.gather(
-                *(self._policy_check(check, desired, objects, progress) for check in action.checks)
+            results += await _all_to_their_end(
+                self._policy_check(check, desired, objects, progress) for check in action.checks
             )
         failures = [f"{r.name}: {r.message}" for r in results if not r.passed]
         return Outcome(
@@ -347,6 +352,18 @@ class Performer:
             message="; ".join(failures),
             hooks=tuple(outcomes),
         )
+
+
+async def _all_to_their_end(
+    checks: Iterable[Coroutine[Any, Any, CheckResult]],
+) -> list[CheckResult]:
+    """What checks found that ran side by side; raises the first error when none runs any more."""
+    results = []
+    for found in await asyncio.gather(*checks, return_exceptions=True):
+        if isinstance(found, BaseException):
+            raise found
+        results.append(found)
+    return results
 
 
 def _uses_helm(action: Action) -> bool:
