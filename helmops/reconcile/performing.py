@@ -62,11 +62,10 @@ _TELLS_NOTHING = (
     HelmUnavailable,
     HelmUnreachable,
     HelmCancelled,
-    # Of a check that cannot be asked as it is declared.
-    DeclarationError,
-    ValuesError,
 )
-#: Of these, the ones that helm (or nobody at all) says before it stores anything.
+#: A check that cannot be asked as it is declared says nothing of what it was to check.
+_ASKS_NOTHING = (DeclarationError, ValuesError)
+#: Of those that tell nothing, the ones that helm (or nobody at all) says before it stores anything.
 _NEVER_BEGAN = (ReleaseLocked, HelmUnavailable)
 
 
@@ -123,7 +122,9 @@ class Performer:
         return replace(outcome, message=f"{error.what}: {seen.message}")
 
     def _failed(self, action: Action, error: HelmopsError, started: datetime) -> Outcome:
-        tells_nothing = isinstance(error, _TELLS_NOTHING)
+        tells_nothing = isinstance(error, _TELLS_NOTHING) or (
+            isinstance(action, CheckHealth) and isinstance(error, _ASKS_NOTHING)
+        )
         output = error.output if isinstance(error, HelmError) else ""
         return Outcome(
             succeeded=False,

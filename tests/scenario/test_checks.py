@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ class Asked(ClusterChecks):
         self,
         check: Any,
         release: Any,
-        objects: Sequence[Mapping[str, Any]],
+        objects: Any,
         *args: Any,
         **more: Any,
     ) -> CheckResult:
