@@ -8,11 +8,12 @@ assert world.ready()
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from helmops.errors import StoreError
 from helmops.model.actions import (
     NO_REQUEST,
     Desired,
@@ -169,13 +170,16 @@ class World:
         self.references = FakeReferences()
         self.declared: Declared | None = None
         self.observe_only = False
+        self.namespaces: Collection[str] | None = None
         self.lines: list[str] = []
+        self.counted: list[str] = []
+        self.journal_errors: list[StoreError] = []
         self.last: Passed | None = None
         self.restart()
 
     def restart(self) -> None:
         """A new process: nothing in memory survives, leases of the dead one are free."""
-        self.leases = FakeLeases()
+        self.leases = FakeLeases(namespaces=self.namespaces)
         performer = Performer(
             clock=self.clock,
             helm=self.helm,
@@ -196,6 +200,8 @@ class World:
             holder="test",
             observe_only=self.observe_only,
             tell=lambda _, line: self.lines.append(line),
+            on_done=lambda _, done: self.counted.append(type(done.action).__name__),
+            on_journal_error=self.journal_errors.append,
         )
 
     def declare(

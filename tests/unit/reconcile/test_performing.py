@@ -13,11 +13,13 @@ import pytest
 from helmops import errors
 from helmops.errors import (
     ClusterUnreachable,
+    DeclarationError,
     Follows,
     HelmError,
     HelmopsError,
     HookFailed,
     SourceDenied,
+    ValuesError,
 )
 from helmops.model.actions import (
     Action,
@@ -226,10 +228,12 @@ TELL_NOTHING = {
     "HelmCancelled",
 }  # fmt: skip
 NEVER_BEGAN = {"ReleaseLocked", "HelmUnavailable"}
+#: Of a check, that it cannot be asked as it is declared.
+OF_CHECKS = (DeclarationError, ValuesError)
 ERRORS = [
     each
     for _, each in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(each, HelmopsError)
+    if issubclass(each, HelmopsError) and not issubclass(each, OF_CHECKS)
 ]
 
 
@@ -245,6 +249,18 @@ async def test_every_error_becomes_an_outcome(room: Room, error: type[HelmopsErr
     assert outcome.undetermined is (error.__name__ in TELL_NOTHING)
     assert outcome.untouched is (error.__name__ in NEVER_BEGAN)
     assert outcome.reason == (error.reason if outcome.undetermined else "InstallFailed")
+
+
+@pytest.mark.parametrize(
+    "error", [errors.NotSupported, errors.ExpressionError, errors.ValuesReferenceMissing]
+)
+async def test_a_check_that_cannot_be_asked_says_nothing_of_the_release(
+    deployed: Room, error: type[HelmopsError]
+) -> None:
+    deployed.cluster.fail("check", Point.STARTED, error("it broke"))
+    wanted = desired(policy=checks("smoke"))
+    outcome = await deployed.perform(CheckHealth(1, wanted.policy.verify.checks, True), wanted)
+    assert (outcome.undetermined, outcome.reason) == (True, error.reason)
 
 
 @pytest.mark.parametrize(
