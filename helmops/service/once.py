@@ -42,6 +42,7 @@ class Once:
 
         A release that waits for another is tried again whenever one of the others was passed over;
         when only such are left, they stay as they are. A source that fails is not waited for.
+        Where a pass breaks off by a mistake of ours, the others are brought to their end first.
         """
         requests = requests or {}
         end = self._clock.now() + timeout
@@ -50,11 +51,14 @@ class Once:
         waiting = list(asked)
         while waiting:
             passed = await asyncio.gather(
-                *(self._to_rest(key, requests.get(key, NO_REQUEST), end) for key in waiting)
+                *(self._to_rest(key, requests.get(key, NO_REQUEST), end) for key in waiting),
+                return_exceptions=True,
             )
             requests = {}
             moved = False
             for key, result in zip(waiting, passed, strict=True):
+                if isinstance(result, BaseException):
+                    raise result
                 before = results.get(key)
                 moved |= before is None or before.record.conditions != result.record.conditions
                 results[key] = result
