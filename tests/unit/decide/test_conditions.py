@@ -45,6 +45,7 @@ HEALTHY = record(snapshot())
 IN_SYNC = Settled(ReleaseState.IN_SYNC, "as declared")
 UPGRADING = Run(Upgrade(target("2.0.0")), ReleaseState.OUT_OF_SYNC, "web 1.0.0 is to become 2.0.0")
 CHECKING = Run(CheckHealth(1, (), waits=True), ReleaseState.UNCHECKED, "not checked yet")
+LOOKING = Run(CheckHealth(1, (), True, is_rewatch=True), ReleaseState.WATCHING, "watched")
 RETRYING = RetryAfter(LATER, ReleaseState.FAILED, "it broke", "UpgradeFailed")
 STALLED = Stalled(ReleaseState.FAILED, "it broke", "RetriesExceeded")
 HOLD = Hold(HoldReason.DIVERGED, "made by hand", NOW, "declared", plan=("go back", "and forth"))
@@ -236,8 +237,7 @@ def test_suspending_leaves_ready_as_it_was() -> None:
 
 
 def test_a_look_inside_the_watch_window_does_not_make_it_unready() -> None:
-    looking = Run(CheckHealth(1, (), True, is_rewatch=True), ReleaseState.WATCHING, "watched")
-    assert ready(concluded(), looking) == ("True", "InstallSucceeded")
+    assert ready(concluded(), LOOKING) == ("True", "InstallSucceeded")
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,17 @@ def test_a_look_inside_the_watch_window_does_not_make_it_unready() -> None:
     [
         (concluded(), UPGRADING),
         (concluded().evolve(generation=2), CHECKING),
-        (concluded(STALLED), CHECKING),
+        (concluded().evolve(generation=2), LOOKING),
+        (concluded(STALLED), LOOKING),
+        (record(snapshot()), LOOKING),
     ],
-    ids=["an upgrade", "a new declaration", "not ready before"],
+    ids=[
+        "an upgrade",
+        "a new declaration",
+        "a new declaration of what is watched",
+        "not ready before",
+        "never passed over",
+    ],
 )
 def test_other_work_makes_ready_unknown(before: Record, decision: Decision) -> None:
     assert ready(before, decision) == ("Unknown", "Progressing")
