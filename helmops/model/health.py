@@ -1,9 +1,8 @@
-"""The nouns of health: of one object, of one check, and of a whole release."""
+"""The nouns of health: of one object, and of one check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 
@@ -48,24 +47,3 @@ class CheckResult:
     passed: bool
     message: str = ""
     attempts: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class HealthReport:
-    """All that a run of checks found. Empty results mean that nothing was to be checked."""
-
-    results: tuple[CheckResult, ...]
-    finished_at: datetime
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(result.passed for result in self.results)
-
-    @property
-    def message(self) -> str:
-        """One sentence for a condition: the failures, or how many checks passed."""
-        failures = [f"{r.name}: {r.message}" for r in self.results if not r.passed]
-        if failures:
-            return "; ".join(failures)
-        return f"{len(self.results)} checks passed"

@@ -6,13 +6,12 @@ Every method may raise the errors of `helmops.errors` that its docstring names, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from helmops.model.charts import ChartArtifact, ChartVersion
-from helmops.model.charts import Tree as Tree
+from helmops.model.charts import ChartArtifact, ChartVersion, Tree
 from helmops.model.credentials import GitCredentials, HttpCredentials
 from helmops.model.declarations import (
     GitRepositorySpec,
@@ -28,12 +27,9 @@ from helmops.model.declarations import (
 )
 from helmops.model.events import Event
 from helmops.model.health import CheckResult
-from helmops.model.hooks import HookResult as HookResult
+from helmops.model.hooks import HookResult
 from helmops.model.records import Record
-from helmops.model.releases import DeclarationKey, ReleaseId
-from helmops.model.releases import HelmRun as HelmRun
-from helmops.model.releases import Progress as Progress
-from helmops.model.releases import StoredRelease as StoredRelease
+from helmops.model.releases import DeclarationKey, HelmRun, Progress, ReleaseId, StoredRelease
 
 
 class Clock(Protocol):
@@ -332,13 +328,3 @@ class Notifier(Protocol):
         """Tell all that asked for such events, in the background; failures are logged and
         retried, never raised.
         """
-
-
-#: Wakes a release: (declaration, why).
-Wake = Callable[[DeclarationKey, str], None]
-
-#: A change feed that ends when it is closed.
-Changes = AsyncIterator[DeclarationKey]
-
-#: An async callback without arguments.
-Callback = Callable[[], Awaitable[None]]

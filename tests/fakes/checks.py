@@ -13,8 +13,7 @@ from helmops.health import CustomRules
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HealthCheckExpr, PolicyCheck
 from helmops.model.health import CheckResult
-from helmops.model.releases import ReleaseId
-from helmops.reconcile.ports import Progress
+from helmops.model.releases import Progress, ReleaseId
 from tests.fakes.cluster_state import FakeCluster, Live, Moment, Point
 
 #: What a check says: by what is applied now, or fixed.

@@ -10,8 +10,7 @@ from datetime import timedelta
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import RemediationHook
 from helmops.model.hooks import HookResult
-from helmops.model.releases import ReleaseId
-from helmops.reconcile.ports import Progress
+from helmops.model.releases import Progress, ReleaseId
 from tests.fakes.cluster_state import FakeCluster, Moment, Point
 
 
