@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,31 +11,9 @@ from typing import Any
 import pytest
 
 from helmops.errors import ClusterUnreachable, SourceUnavailable
-from helmops.model.declarations import Defaults
 from helmops.model.releases import DeclarationKey, ReleaseId
-from helmops.reconcile.credentials import CredentialReader
-from helmops.reconcile.performing import Performer
-from helmops.reconcile.reconciler import Reconciler
-from helmops.reconcile.resolving import DeclaredSecrets, Resolver
-from helmops.service.clock import SystemClock
-from helmops.service.declarations import Declarations
-from helmops.service.engine import Engine
-from helmops.service.metrics import Metrics
-from helmops.sources.tree_files import TreeFiles
-from tests.fakes.chart_builder import FakeChartBuilder
-from tests.fakes.chart_repositories import FakeChartRepositories
-from tests.fakes.cluster_state import FakeCluster
-from tests.fakes.git_trees import FakeGitTrees
-from tests.fakes.helm import FakeHelm
-from tests.fakes.journal import FakeJournal
-from tests.fakes.leases import FakeLeases
-from tests.fakes.notifier import FakeNotifier
-from tests.fakes.records import FakeRecords
-from tests.fakes.references import FakeReferences
-from tests.fakes.release_storage import FakeReleaseStorage
-from tests.fakes.world import ClusterChecks, NotedHooks
+from tests.fakes.service import URL, Service, running, until
 
-URL = "https://charts.example.com"
 WEB = DeclarationKey("apps", "web")
 SITE = DeclarationKey("apps", "site")
 PLACE = ReleaseId("apps", "web")
@@ -68,87 +44,6 @@ def release(name: str, extra: str = "") -> str:
         """)
 
 
-class Service:
-    """An engine on a directory, its cluster and its repository."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.cluster = FakeCluster()
-        self.records = FakeRecords()
-        self.journal = FakeJournal()
-        self.repositories = FakeChartRepositories()
-        self.repositories.offer(URL, "app", "1.0.0")
-        self.removed: list[DeclarationKey] = []
-        clock = SystemClock()
-        helm = FakeHelm(self.cluster)
-        storage = FakeReleaseStorage(self.cluster)
-        secrets = DeclaredSecrets(FakeReferences())
-        declarations = Declarations(
-            clock=clock, git=FakeGitTrees(), default_namespace="apps", random=lambda: 0.0
-        )
-        declarations.add_directory(str(directory))
-        resolver = Resolver(
-            clock=clock,
-            helm=helm,
-            repositories=self.repositories,
-            git=FakeGitTrees(),
-            builder=FakeChartBuilder(),
-            files=TreeFiles(),
-            references=secrets,
-            defaults=Defaults.SAFE,
-            location_of=declarations.location_of,
-        )
-        self.reconciler = Reconciler(
-            clock=clock,
-            helm=helm,
-            storage=storage,
-            performer=Performer(
-                clock=clock,
-                helm=helm,
-                storage=storage,
-                checks=ClusterChecks(self.cluster),
-                hooks=NotedHooks(),
-                credentials=CredentialReader(secrets),
-            ),
-            records=self.records,
-            leases=FakeLeases(),
-            journal=self.journal,
-            notifier=FakeNotifier(),
-            holder="test",
-        )
-        self.metrics = Metrics()
-        self.engine = Engine(
-            clock=clock,
-            declarations=declarations,
-            reconciler=self.reconciler,
-            resolver=resolver,
-            metrics=self.metrics,
-            defaults=Defaults.SAFE,
-            concurrency=2,
-            on_removed=self._on_removed,
-        )
-
-    async def _on_removed(self, key: DeclarationKey) -> None:
-        self.removed.append(key)
-
-    def write(self, name: str, *documents: str) -> None:
-        (self.directory / name).write_text("\n---\n".join(documents))
-
-    def is_ready(self, key: DeclarationKey) -> bool:
-        record = self.reconciler.known.get(key)
-        return record is not None and record.is_ready()
-
-    def sample(self, name: str, key: DeclarationKey) -> float | None:
-        labels = {"namespace": key.namespace, "name": key.name}
-        return self.metrics.registry.get_sample_value(name, labels)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - nobody tells of what is waited for
-            await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     service = Service(tmp_path)
@@ -156,18 +51,6 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     service.write("policy.yaml", PRUNES)
     yield service
     await service.engine.stop(timedelta(seconds=1))
-
-
-@contextlib.asynccontextmanager
-async def running(service: Service) -> AsyncIterator[None]:
-    run = asyncio.create_task(service.engine.run())
-    try:
-        yield
-        assert not run.done()
-    finally:
-        run.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await run
 
 
 async def test_a_declaration_that_gets_another_name_does_not_remove_its_release(
@@ -306,3 +189,14 @@ async def test_what_was_told_of_a_cluster_that_was_gone_is_taken_back_when_it_is
     ready = next(c for c in published.status["conditions"] if c["type"] == "Ready")
     assert ready["status"] == "True"
     assert service.journal.told[-1].reason != "ReconcileError"
+
+
+async def test_texts_of_secrets_that_were_read_from_the_cluster_are_hidden_in_logs() -> None:
+    redactor = Redactor()
+    references = FakeReferences()
+    references.put_secret("apps", "login", password="correct horse")
+    secrets = DeclaredSecrets(references, hide=redactor.add)
+
+    await secrets.secret(DeclarationKey("apps", "login"))
+
+    assert redactor.text("helm said: correct horse") == "helm said: [hidden]"
