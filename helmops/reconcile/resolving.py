@@ -88,12 +88,16 @@ class _Revision:
 
 
 class DeclaredSecrets:
-    """Secrets that are declared beside the releases, before those in the cluster."""
+    """Secrets that are declared beside the releases, before those in the cluster.
 
-    def __init__(self, references: References) -> None:
+    `hide` is told each text that must not be shown, once.
+    """
+
+    def __init__(self, references: References, hide: Callable[..., None] = lambda *_: None) -> None:
         self._references = references
+        self._hide = hide
         self.declarations = DeclarationSet()
-        #: Texts of all Secrets that were read, to be hidden wherever helm or a log repeats one.
+        #: Texts of all Secrets that were read, to be hidden wherever helm repeats one.
         self.seen: set[str] = set()
 
     async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
@@ -103,7 +107,10 @@ class DeclaredSecrets:
             data: Mapping[str, bytes] | None = declared.resource.content
         else:
             data = await self._references.secret(key)
-        self.seen.update(texts_of(data or {}))
+        new = set(texts_of(data or {})) - self.seen
+        if new:
+            self.seen |= new
+            self._hide(*new)
         return data
 
     async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:

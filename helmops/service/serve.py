@@ -39,7 +39,13 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         shutdown = stack.enter_context(Shutdown())
         installation = await stack.enter_async_context(
-            Installation.open(settings, tell=_tell, on_cluster_change=on_change, on_done=on_done)
+            Installation.open(
+                settings,
+                tell=_tell,
+                on_cluster_change=on_change,
+                on_done=on_done,
+                hide=redactor.add,
+            )
         )
         engine = Engine(
             clock=installation.clock,

@@ -86,8 +86,10 @@ class Installation:
         tell: Callable[[DeclarationKey, str], None] | None = None,
         on_cluster_change: Callable[[str, ReleaseId], None] | None = None,
         on_done: Callable[[DeclarationKey, Done], None] | None = None,
+        hide: Callable[..., None] = lambda *_: None,
     ) -> AsyncIterator[Installation]:
-        """Everything wired up; with `on_cluster_change`, Secrets are watched.
+        """Everything wired up; with `on_cluster_change`, Secrets are watched. `hide` is told the
+        texts of Secrets that were read, for a log to leave them out.
 
         `read_only` (and `settings.observe`) refuse every write to the cluster before it leaves.
         Raises UsageError, StoreError, HelmUnavailable, ClusterError.
@@ -111,7 +113,7 @@ class Installation:
                 stack.push_async_callback(_cancelled, watching)
             storage = HelmStorage(api, index)
             references = ClusterReferences(api)
-            secrets = DeclaredSecrets(references)
+            secrets = DeclaredSecrets(references, hide)
             helm = HelmClient(
                 runtime_dir=settings.cache_dir / "helm",
                 executable=settings.helm,
