@@ -7,7 +7,9 @@ Exit status: 0 done, 1 failed or not ready, 2 usage or declaration error; `plan`
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -89,4 +91,22 @@ def status_of(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except Exception as error:
+        if os.environ.get("HELMOPS_LOG_LEVEL") == "debug":
+            raise
+        click.echo(f"helmops: {_defect(error)}", err=True)
+        return 1
     return status if isinstance(status, int) else 0
+
+
+def _defect(error: Exception) -> str:
+    """What nobody thought of, without its text and its traceback: they may hold secret values."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror} (HELMOPS_LOG_LEVEL=debug shows where)"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    at = f"{os.path.basename(last.filename)}:{last.lineno}"
+    return (
+        f"a defect of helmops: {type(error).__name__} at {at} "
+        "(HELMOPS_LOG_LEVEL=debug shows all of it, which may hold secret values; please report it)"
+    )

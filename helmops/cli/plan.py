@@ -11,6 +11,7 @@ from helmops.cli.options import Format
 from helmops.cli.session import opened, run_async, settings_of
 
 if TYPE_CHECKING:
+    from helmops.model.actions import Decision
     from helmops.reconcile.reconciler import Passed
     from helmops.service.settings import Settings
 
@@ -61,7 +62,7 @@ async def _plan(settings: Settings, names: tuple[str, ...], output: Format) -> i
 
 def _entry(passed: Passed) -> dict[str, Any]:
     """One release: where it is, what would be done, between which versions, and why."""
-    from helmops.model.actions import Held, Install, Rollback, Run, Stalled, Upgrade
+    from helmops.model.actions import Held, Install, Rollback, Run, Upgrade
 
     record, decision = passed.record, passed.decision
     head = record.head
@@ -89,5 +90,14 @@ def _entry(passed: Passed) -> dict[str, Any]:
         "why": why,
         "plan": list(plan),
         "heldBack": list(record.held_back),
-        "failed": isinstance(decision, Stalled) and decision.reason != "RetriesExceeded",
+        "failed": is_error(decision),
     }
+
+
+def is_error(decision: Decision) -> bool:
+    """Whether the plan is not to be had. A failure that was told once is no error of the plan."""
+    from helmops.model.actions import RetryAfter, Stalled
+
+    if isinstance(decision, RetryAfter):
+        return decision.is_blind
+    return isinstance(decision, Stalled) and decision.reason != "RetriesExceeded"

@@ -106,7 +106,7 @@ def load_connection(
     Raises UsageError where nothing, or nothing usable, is found.
     """
     paths = _paths(kubeconfig, environ)
-    found = [path for path in paths if path.is_file()]
+    found = [path for path in paths if _is_file(path)]
     if kubeconfig and not found:
         raise UsageError("no such kubeconfig", where=kubeconfig)
     if not found and not context and "KUBERNETES_SERVICE_HOST" in environ:
@@ -116,7 +116,7 @@ def load_connection(
         raise UsageError(
             "no kubeconfig found",
             where=looked_at,
-            next_step="set KUBECONFIG, or start a local cluster with `make cluster`",
+            next_step="set KUBECONFIG, or start a local cluster with `make cluster-up`",
         )
     return _from_config(_merge(found), context, looked_at)
 
@@ -128,6 +128,17 @@ def _paths(kubeconfig: str | None, environ: Mapping[str, str]) -> list[Path]:
     if named:
         return [Path(part).expanduser() for part in named]
     return [Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read: {error.strerror}",
+            where=str(path),
+            next_step="let this user read it, or name another one by --kubeconfig",
+        ) from error
 
 
 def _merge(paths: Iterable[Path]) -> dict[str, Any]:

@@ -758,7 +758,8 @@ def _unresolved(
     if unresolved.stalled:
         return Stalled(found.state, unresolved.message, unresolved.reason)
     at = unresolved.retry_at or now + desired.spec.interval
-    return RetryAfter(at, found.state, unresolved.message, unresolved.reason)
+    blind = not unresolved.is_unasked
+    return RetryAfter(at, found.state, unresolved.message, unresolved.reason, is_blind=blind)
 
 
 def _hooks_at(desired: Desired, point: HookPoint) -> tuple[RemediationHook, ...]:

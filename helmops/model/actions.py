@@ -246,7 +246,7 @@ Action: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an action ended. Failures are values; `error` is redacted and bounded.
+    """How an action ended. Failures are values; `message` and `output` are redacted and bounded.
 
     `stalled` says that trying again is of no use before something changes. `plan` is what an
     adoption would change. `hooks` and `checks` have what these actions found. `output` is helm's.
@@ -321,6 +321,8 @@ class RetryAfter:
     state: ReleaseState
     why: str
     reason: str
+    #: What is wanted, or what is there, could not be found out: nobody knows what is to be done.
+    is_blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

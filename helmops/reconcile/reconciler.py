@@ -160,7 +160,8 @@ class Reconciler:
                 decision: Decision = Stalled(self._state_of(wanted.key), str(error), error.reason)
             else:
                 at = self._clock.now() + _CLUSTER_RETRY
-                decision = RetryAfter(at, self._state_of(wanted.key), str(error), error.reason)
+                state = self._state_of(wanted.key)
+                decision = RetryAfter(at, state, str(error), error.reason, is_blind=True)
             return await self._given_up(wanted.key, wanted.release, decision)
 
     async def _reconcile(self, wanted: Wanted, request: Request) -> Passed:
@@ -181,11 +182,14 @@ class Reconciler:
     async def _act(self, wanted: Wanted, desired: Desired, request: Request, first: Run) -> Passed:
         """Under the Lease: look again, then one action after the other until there is none."""
         release = desired.release
-        if isinstance(first.action, Install) and desired.spec.install.create_namespace:
+        action = first.action
+        is_coming = isinstance(action, Install) or (
+            isinstance(action, Uninstall) and action.release != release  # it moves here
+        )
+        if is_coming and desired.spec.install.create_namespace:
             await self._records.ensure_namespace(release.namespace)
         try:
-            held = self._leases.hold(release)
-            async with held:
+            async with self._leases.hold(release):
                 return await self._act_under_lease(wanted, desired, request)
         except ObjectNotFound as error:
             raise NamespaceMissing(

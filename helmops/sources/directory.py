@@ -96,7 +96,7 @@ class DeclarationDirectory:
         seen = {entry.shown: self._seen_now(entry, boundary) for entry in entries}
         self._seen = seen
         files = tuple(seen[shown].file for shown in sorted(seen))
-        vanished = "" if files else f"{self._label}: there are no YAML or JSON files"
+        vanished = "" if files else "there are no YAML or JSON files"
         self._last = DirectoryContent(files, vanished)
         return self._last
 

@@ -41,6 +41,17 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         load_connection(str(tmp_path / "none"), environ=NOWHERE)
 
 
+def test_a_kubeconfig_that_this_user_may_not_read_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UsageError, match="config: cannot be read: Permission denied"):
+        load_connection(str(tmp_path / "config"), environ=NOWHERE)
+
+
 def test_of_several_files_the_first_to_set_something_wins(tmp_path: Path) -> None:
     first = write(tmp_path / "first", "one", token="first")
     second = write(tmp_path / "second", "one", token="second")

@@ -128,7 +128,7 @@ def test_a_source_is_asked_again_when_it_said_so() -> None:
 
 def test_only_a_source_that_was_asked_in_vain_leaves_it_unknown_what_to_do() -> None:
     assert retry(next_after(desired(SOURCE_FAILS), IN_SYNC, WELL)).is_blind
-    waiting = desired(waiting_for=("apps/database",))
+    waiting = desired(given={"waiting_for": ("apps/database",)})
     assert not retry(next_after(waiting, ABSENT, record())).is_blind
 
 
