@@ -127,7 +127,9 @@ class Engine:
         await self._load_records()
         self.polling.start()
         self.passes.start()
-        self._take_in(await self._declarations.read())
+        declared = await self._declarations.read()
+        await self._look_beside(declared)
+        self._take_in(declared)
         async with asyncio.TaskGroup() as group:
             watch = FileWatch(self._declarations.directories)
             group.create_task(watch.run())
@@ -137,9 +139,9 @@ class Engine:
         while True:
             await watch.wait(POLL_SECONDS)
             changed = await self._declarations.poll()
+            await self._look_beside(changed or self.declared)
             if changed is not None:
                 self._take_in(changed)
-            await self._look_beside()
 
     async def stop(self, grace: timedelta) -> None:
         """Take no more work, let what runs end within the grace period."""
@@ -221,14 +223,18 @@ class Engine:
             self._source_jobs.remove(key)
             self._polls.forget(key)
 
-    async def _look_beside(self) -> None:
-        """Charts and values files in directories: they are no declarations, but change as well."""
+    async def _look_beside(self, declared: DeclarationSet) -> None:
+        """Charts and values files in directories: they are no declarations, but change as well.
+
+        Looked at before the passes read them, so that no change falls in between.
+        """
         beside = {
             key: paths
-            for key, release in self.declared.releases.items()
+            for key, release in declared.releases.items()
             if (paths := _paths_beside(release))
         }
         if not beside:
+            self._signatures = {}
             return
         found = await asyncio.to_thread(
             lambda: {key: signature(paths) for key, paths in beside.items()}

@@ -36,24 +36,35 @@ URL = "https://charts.example.com"
 
 
 class Service:
-    """An engine on a directory, its cluster and its repository."""
+    """An engine on directories, its cluster and its repository. Time is real: nothing here waits.
 
-    def __init__(self, directory: Path) -> None:
+    `records` and `cluster` of an earlier one make it a restart.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *others: Path,
+        cluster: FakeCluster | None = None,
+        records: FakeRecords | None = None,
+    ) -> None:
         self.directory = directory
-        self.cluster = FakeCluster()
-        self.records = FakeRecords()
+        self.cluster = cluster or FakeCluster()
+        self.records = records or FakeRecords()
         self.journal = FakeJournal()
         self.repositories = FakeChartRepositories()
         self.repositories.offer(URL, "app", "1.0.0")
         self.removed: list[DeclarationKey] = []
+        self.references = FakeReferences()
         clock = SystemClock()
         helm = FakeHelm(self.cluster)
         storage = FakeReleaseStorage(self.cluster)
-        secrets = DeclaredSecrets(FakeReferences())
+        secrets = DeclaredSecrets(self.references)
         declarations = Declarations(
             clock=clock, git=FakeGitTrees(), default_namespace="apps", random=lambda: 0.0
         )
-        declarations.add_directory(str(directory))
+        for each in (directory, *others):
+            declarations.add_directory(str(each))
         resolver = Resolver(
             clock=clock,
             helm=helm,
