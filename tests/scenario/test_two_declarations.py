@@ -10,6 +10,7 @@ from helmops.model.actions import Stalled
 from helmops.model.declarations import Defaults
 from helmops.model.releases import DeclarationKey, ReleaseId
 from tests.fakes.cluster_state import FakeChart
+from tests.fakes.records import FakeRecords
 from tests.fakes.world import Declared, World
 
 APP = DeclarationKey("default", "app")
@@ -93,3 +94,22 @@ async def test_a_release_that_changed_hands_is_not_removed_with_its_old_declarat
     assert world.cluster.runs["uninstall"] == 0
     assert APP not in world.reconciler.known
     assert await world.records.load(APPS_PLACE) is not None
+
+
+async def test_a_release_that_moves_gets_its_new_namespace_where_it_may_be_created(
+    world: World,
+) -> None:
+    world.declare(FakeChart(), install={"createNamespace": True})
+    await world.settle()
+    world.records = FakeRecords(namespaces={"default"})
+    for record in world.reconciler.known.values():
+        world.records.write_by_other(record)
+    world.restart()
+    await world.reconciler.load()
+    place = ReleaseId("elsewhere", "app")
+    world.declare(FakeChart(), release=place, install={"createNamespace": True})
+
+    await world.settle()
+
+    assert world.records.created_namespaces == ["elsewhere"]
+    assert world.cluster.statuses(place) == {1: "deployed"}
