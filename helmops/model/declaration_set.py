@@ -66,7 +66,8 @@ def read_declarations(
     """Read files to what they declare. Raises nothing: all errors are in the set.
 
     `previous` is what the same files said before. A policy that can no longer be read stays in
-    force from there; without it, the releases that the policy may be for are `untouched`.
+    force from there; without it, the releases that the policy may be for are `untouched`. So are
+    the releases of a file that can no longer be read.
     """
     reading = _Reading(default_namespace, previous)
     for file, documents in _read_files(files):
@@ -220,6 +221,7 @@ class _Reading:
         self._refuse_cycles(_of_kind(good, HelmRelease))
         policies = _of_kind(good, ReleasePolicy) | self._kept_policies()
         self._refuse_releases_of_bad_files(_of_kind(good, HelmRelease))
+        self._refuse_releases_of_files_that_were_good()
         self._refuse_hidden_policies(_of_kind(good, HelmRelease), policies)
         self._refuse_policy_conflicts(_of_kind(good, HelmRelease), policies)
         untouched = {
@@ -331,6 +333,20 @@ class _Reading:
             if error is not None:
                 # The error itself is told already.
                 self._broken.setdefault(("HelmRelease", key), error)
+
+    def _refuse_releases_of_files_that_were_good(self) -> None:
+        """Releases of before that cannot be seen now, because their file cannot be read."""
+        if self._previous is None:
+            return
+        errors = {file.path: self._first_error[file.path] for file in self._half_read}
+        found = {one.identity.key for one in self._found if one.identity.kind == "HelmRelease"}
+        before = {key: release.file.path for key, release in self._previous.releases.items()}
+        for key, error in self._previous.untouched.items():
+            path, colon, line = error.where.rpartition(":")
+            before[key] = path if colon and line.isdecimal() else error.where
+        for key, path in before.items():
+            if path in errors and key not in found:
+                self._broken.setdefault(("HelmRelease", key), errors[path])
 
     def _kept_policies(self) -> dict[DeclarationKey, Declared[ReleasePolicy]]:
         """Policies of before that cannot be read now, but were not removed either."""

@@ -414,6 +414,20 @@ def test_a_policy_that_can_no_longer_be_read_stays_in_force() -> None:
         assert again.policy_for(key("web")).mode == "observe"
 
 
+def test_releases_of_a_file_that_can_no_longer_be_read_are_untouched_and_say_why() -> None:
+    good = read(release("web") + release("api"), release("db"))
+    declared = read("a: [\n", release("db"), previous=good)
+    assert names(declared.untouched) == ["api", "web"]
+    assert names(declared.releases) == ["db"]
+    again = read("b: [\n", release("db"), previous=declared)
+    assert names(again.untouched) == ["api", "web"]
+    moved = read("a: [\n", release("db") + release("web"), previous=good)
+    assert names(moved.untouched) == ["api"]
+    mended = read(release("web"), release("db"), previous=again)
+    assert names(mended.releases) == ["db", "web"]
+    assert mended.untouched == {}
+
+
 def test_a_policy_that_was_removed_is_no_longer_in_force() -> None:
     good = read(policy("p", "{mode: observe}"), release("web"))
     declared = read(policy("q"), release("web"), previous=good)
