@@ -48,6 +48,8 @@ def explain(manifest: dict[str, Any]) -> dict[str, Any]:
     told["ready"] = f"{ready.get('status', 'Unknown')}: {ready.get('reason', 'never passed over')}"
     told["state"] = ours.get("state") or "unknown"
     told["because"] = ready.get("message") or "it was not passed over yet"
+    if ours.get("removed"):
+        told["declaration"] = "gone; the release is left running, and nobody looks after it"
     if ours.get("suspended"):
         told["suspended"] = "by `helmops suspend`; `helmops resume` goes on"
     hold = ours.get("hold")
@@ -90,6 +92,8 @@ def _target(history: list[dict[str, Any]], ours: dict[str, Any]) -> str:
 
 
 def _next(ours: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> str:
+    if ours.get("removed"):
+        return "nothing, as long as nothing declares it"
     if ours.get("suspended"):
         return "nothing before `helmops resume`"
     if ours.get("state") == "Suspended":

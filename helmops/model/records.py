@@ -260,6 +260,8 @@ class Record:
     #: `file:line` of the declaration, and the `-f` that it came from, in full.
     origin: str = ""
     location: str = ""
+    #: What its policies say, for commands that have no declarations at hand. May hold secrets.
+    policy: dict[str, Any] = field(default_factory=dict, repr=False)
     declaration_digest: str = ""
     generation: int = 0
     observed_generation: int = 0
@@ -373,6 +375,7 @@ class Record:
             if healthy
             else None,
             "suspended": self.suspended is not None,
+            "removed": self.removed,
             "hold": {
                 "reason": self.hold.reason.value,
                 "message": self.hold.message,

@@ -99,3 +99,9 @@ def test_a_release_that_no_pass_looked_at_says_so() -> None:
     told = explain({"metadata": {"namespace": "apps", "name": "shop"}, "status": {}})
     assert told["because"] == "it was not passed over yet"
     assert told["state"] == "unknown"
+
+
+def test_a_release_without_a_declaration_is_left_as_it_is() -> None:
+    told = why(entry(1, "healthy"), removed=True)
+    assert told["declaration"].startswith("gone")
+    assert told["next"] == "nothing, as long as nothing declares it"

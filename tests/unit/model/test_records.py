@@ -241,6 +241,7 @@ def test_what_is_ours_is_under_helmops() -> None:
         "verdict": "failed",
         "lastHealthy": {"revision": 2, "digest": "sha256:d2", "chartVersion": "1.0.0"},
         "suspended": True,
+        "removed": True,
         "hold": {
             "reason": "RevisionMadeByHand",
             "message": "by hand",
