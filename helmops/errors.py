@@ -99,9 +99,7 @@ class DeclarationError(HelmopsError):
     reason = "DeclarationInvalid"
     follows = Follows.STALLED
 
-    def __init__(
-        self, what: str, *, where: str = "", next_step: str = "", field: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", field: str = "") -> None:
         super().__init__(what, where=where, next_step=next_step)
         self.field = field
 

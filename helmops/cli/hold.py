@@ -86,7 +86,7 @@ async def _apply(
             record = known[key]
             for attempt in range(5):
                 try:
-                    await records.save(change(record))
+                    await records.save(_with_time(record, change(record)))
                     break
                 except ObjectConflict:
                     fresh = await records.load(record.release)
@@ -94,3 +94,10 @@ async def _apply(
                         raise
                     record = fresh
             click.echo(f"{key} {done}")
+
+
+def _with_time(before: Record, after: Record) -> Record:
+    """A changed record says when: of it and the state database, the newer is believed."""
+    from helmops.service.clock import SystemClock
+
+    return after if after == before else after.evolve(updated_at=SystemClock().now())

@@ -228,15 +228,11 @@ def _asked_for(
             wanted = observed.revision(request.rollback_to)
             if wanted is None or not is_rollback_target(wanted, record):
                 seen = "is not stored" if wanted is None else "was not seen healthy"
-                return Stalled(
-                    found.state, f"revision {request.rollback_to} {seen}", "MissingRollbackTarget"
-                )
+                return _refused(found, f"revision {request.rollback_to} {seen}")
         else:
             wanted = rollback_target(observed, record)
             if wanted is None:
-                return Stalled(
-                    found.state, "no earlier revision was seen healthy", "MissingRollbackTarget"
-                )
+                return _refused(found, "no earlier revision was seen healthy")
         by = f" by {request.by}" if request.by else ""
         return Run(
             Rollback(wanted.number, wanted.digest, is_remediation=False),
@@ -249,6 +245,10 @@ def _asked_for(
     if request.test and not _ran(done, RunTests) and known is not None:
         return Run(RunTests(head.number), found.state, "asked for")
     return None
+
+
+def _refused(found: Classified, why: str) -> Stalled:
+    return Stalled(found.state, why, "MissingRollbackTarget", is_refusal=True)
 
 
 def _locked(found: Classified, observed: Observation, record: Record, now: datetime) -> Decision:

@@ -75,6 +75,7 @@ def note_declaration(record: Record, desired: Desired, now: datetime) -> Record:
         "origin": desired.origin,
         "location": desired.location,
         "prune": desired.policy.prune,
+        "policy": desired.policy.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "removed": False,
     }
     if any(getattr(noted, name) != value for name, value in told.items()):
@@ -529,6 +530,7 @@ def _uninstalled(
             origin=record.origin,
             location=record.location,
             prune=record.prune,
+            policy=record.policy,
         )
     return record.evolve(in_flight=None, history=(), accepted="", hold=None)
 

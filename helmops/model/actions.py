@@ -327,11 +327,15 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """A person, the declaration or the source must change something first."""
+    """A person, the declaration or the source must change something first.
+
+    A `is_refusal` answers a request that cannot be met; of the release it says nothing.
+    """
 
     state: ReleaseState
     why: str
     reason: str
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

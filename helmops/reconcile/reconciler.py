@@ -175,6 +175,8 @@ class Reconciler:
         decision = self._decide(desired, observed, record, (), request)
         if isinstance(decision, Run) and not desired.is_observed_only:
             return await self._act(wanted, desired, request, decision)
+        if isinstance(decision, Stalled) and decision.is_refusal:
+            return Passed(base, decision)
         record = self._concluded(record, desired, decision)
         record = await self._keep(saved, record)
         return Passed(record, decision)

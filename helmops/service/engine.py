@@ -16,7 +16,19 @@ from datetime import timedelta
 from typing import Any
 
 from helmops.errors import HelmopsError, SourceError, StoreError
-from helmops.model.actions import NO_REQUEST, Done, Held, Request, RetryAfter, Rollback, Stalled
+from helmops.model.actions import (
+    NO_REQUEST,
+    Done,
+    Held,
+    Install,
+    Request,
+    RetryAfter,
+    Rollback,
+    RunTests,
+    Stalled,
+    Uninstall,
+    Upgrade,
+)
 from helmops.model.declarations import (
     Defaults,
     GitRepository,
@@ -368,6 +380,11 @@ class Engine:
         kind = type(done.action).__name__
         outcome = done.outcome
         self._metrics.action_ended(kind, succeeded=outcome.succeeded, duration=outcome.duration)
+        if isinstance(done.action, Install | Upgrade | Rollback | Uninstall | RunTests):
+            command = "test" if isinstance(done.action, RunTests) else kind.lower()
+            self._metrics.helm_ended(
+                command, succeeded=outcome.succeeded, duration=outcome.duration
+            )
         if isinstance(done.action, Rollback):
             self._metrics.rolled_back(key, succeeded=outcome.succeeded)
 

@@ -40,16 +40,18 @@ async def manifests(settings: Settings, *, namespace: str | None = None) -> list
     # A release may live in another namespace than its declaration, so all records are asked.
     failure: ClusterError | None = None
     found: dict[DeclarationKey, dict[str, Any]] = {}
+    written: dict[DeclarationKey, datetime] = {}
     try:
         for record in await records(settings):
             found[record.key] = record.to_manifest()
+            written[record.key] = record.updated_at or _LONG_AGO
     except ClusterError as error:
         failure = error
     for key, status, updated_at in await _published(settings):
         known = found.get(key)
         if known is None:
             found[key] = _bare(key, status)
-        elif _updated(known["status"]) < updated_at:
+        elif written[key] < updated_at:
             known["status"] = status
     if failure is not None and not found:
         raise failure
@@ -87,11 +89,6 @@ def _bare(key: DeclarationKey, status: dict[str, Any]) -> dict[str, Any]:
         "metadata": {"namespace": key.namespace, "name": key.name},
         "status": status,
     }
-
-
-def _updated(status: dict[str, Any]) -> datetime:
-    text = (status.get("helmops") or {}).get("updatedAt")
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else _LONG_AGO
 
 
 async def one(settings: Settings, key: DeclarationKey) -> dict[str, Any]:

@@ -25,7 +25,14 @@ from helmops.helm.client import HelmClient
 from helmops.helm.storage import HelmStorage
 from helmops.http import Http
 from helmops.model.actions import Done, Request
-from helmops.model.declarations import Alert, Defaults, HelmRelease, Provider, parse_duration
+from helmops.model.declarations import (
+    Alert,
+    Defaults,
+    HelmRelease,
+    Provider,
+    ReleasePolicy,
+    parse_duration,
+)
 from helmops.model.declared import DeclarationSet, Declared, SourceFile
 from helmops.model.documents import read_documents
 from helmops.model.records import Record
@@ -263,7 +270,19 @@ def _remembered(record: Record) -> DeclarationSet:
     release = HelmRelease.model_validate(record.manifest)
     document = read_documents(file.path, "kind: HelmRelease\n").documents[0]
     declared = _DeclaredBefore(release, document, file, record.manifest, record.declaration_digest)
-    return DeclarationSet(releases={record.key: declared}, is_remembered=True)
+    policy = ReleasePolicy.model_validate(
+        {
+            "apiVersion": "helmops.dev/v1alpha1",
+            "kind": "ReleasePolicy",
+            "metadata": {"name": record.key.name, "namespace": record.key.namespace},
+            "spec": {**record.policy, "selector": {"names": [record.key.name]}},
+        }
+    )
+    return DeclarationSet(
+        releases={record.key: declared},
+        policies={record.key: Declared(policy, document, file)},
+        is_remembered=True,
+    )
 
 
 @dataclass(frozen=True)

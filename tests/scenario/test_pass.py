@@ -11,6 +11,7 @@ from helmops.errors import ClusterUnreachable, HelmCancelled, HelmError
 from helmops.model.actions import Held, Request, RetryAfter, Settled, Stalled, Unresolved
 from helmops.model.declarations import (
     Defaults,
+    ReleasePolicySpec,
     UninstallSpec,
     UpgradeSpec,
 )
@@ -820,6 +821,19 @@ async def test_rollback_by_hand_to_a_failed_revision_is_refused(world: World) ->
     assert isinstance(passed.decision, Stalled)
     assert passed.decision.reason == "MissingRollbackTarget"
     assert world.running() == "1.0.0"
+    # The answer is about the request: the release is as it was.
+    assert world.reason() == "RetriesExceeded"
+
+
+async def test_the_record_remembers_what_the_policies_say(world: World) -> None:
+    looked_at = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}
+    check = {"name": "c", "cel": {"object": looked_at, "expr": "true"}}
+    policy = {"prune": True, "verify": {"watch": "5m", "checks": [check]}}
+    await installed(world, policy=policy)
+
+    remembered = ReleasePolicySpec.model_validate(world.record.policy)
+
+    assert remembered == ReleasePolicySpec.model_validate(policy)
 
 
 @pytest.mark.parametrize("point", list(Point))
