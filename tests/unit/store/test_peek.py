@@ -66,9 +66,9 @@ async def test_it_sees_what_a_running_service_has_just_written(path: Path) -> No
 
 async def test_it_changes_nothing(path: Path) -> None:
     await written(path, record())
-    before = path.read_bytes(), path.stat().st_mtime_ns
+    before = _content(path)
     published(path)
-    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert _content(path) == before
 
 
 def test_where_there_is_no_file_nothing_is_found_and_none_is_made(path: Path) -> None:
@@ -117,3 +117,7 @@ def test_looking_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert told.stdout.strip() == "[]"
+
+
+def _content(path: Path) -> tuple[bytes, int]:
+    return path.read_bytes(), path.stat().st_mtime_ns
