@@ -189,14 +189,3 @@ async def test_what_was_told_of_a_cluster_that_was_gone_is_taken_back_when_it_is
     ready = next(c for c in published.status["conditions"] if c["type"] == "Ready")
     assert ready["status"] == "True"
     assert service.journal.told[-1].reason != "ReconcileError"
-
-
-async def test_texts_of_secrets_that_were_read_from_the_cluster_are_hidden_in_logs() -> None:
-    redactor = Redactor()
-    references = FakeReferences()
-    references.put_secret("apps", "login", password="correct horse")
-    secrets = DeclaredSecrets(references, hide=redactor.add)
-
-    await secrets.secret(DeclarationKey("apps", "login"))
-
-    assert redactor.text("helm said: correct horse") == "helm said: [hidden]"
