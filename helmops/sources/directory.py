@@ -90,7 +90,7 @@ class DeclarationDirectory:
             entries = list(self._entries(root))
         except OSError as error:
             self._seen.clear()
-            self._last = DirectoryContent(vanished=f"{self._label}: {_reason(error)}")
+            self._last = DirectoryContent(vanished=_reason(error))
             return self._last
         boundary = root if os.path.isdir(root) else os.path.dirname(root)
         seen = {entry.shown: self._seen_now(entry, boundary) for entry in entries}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -265,7 +266,7 @@ class Helmops:
 
     def see(self, name: str = "app") -> Seen:
         """What `helmops get release` says."""
-        return Seen(self.run("get", "release", name, "-o", "json").json)
+        return Seen(self.run("get", "release", f"{self.namespace}/{name}", "-o", "json").json)
 
     def start(self, *arguments: str) -> Process:
         """Start a command and leave it running."""
@@ -383,8 +384,8 @@ class Process:
     @property
     def url(self) -> str:
         """Where it listens, out of its log."""
-        line = next((each for each in self.log.splitlines() if "http://127" in each), "")
-        return "http://127" + line.partition("http://127")[2].split()[0] if line else ""
+        found = re.search(r"helmops runs: .*(http://[\w.:]+)", self.log)
+        return found[1] if found else ""
 
     def until_seen(self, what: str, wanted: Callable[[Seen], object], name: str = "app") -> Seen:
         """Until a release is as wanted; returns what `helmops get release` says then.

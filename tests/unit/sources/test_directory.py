@@ -153,7 +153,7 @@ def refuse(*_: object) -> object:
 
 
 def test_a_missing_and_an_empty_directory_have_vanished(tmp_path: Path) -> None:
-    assert read(tmp_path / "gone") == DirectoryContent(vanished="D: it does not exist")
+    assert read(tmp_path / "gone") == DirectoryContent(vanished="it does not exist")
     assert read(tmp_path).vanished == "there are no YAML or JSON files"
     assert read(write(tmp_path / "a.yaml").parent).vanished == ""
 
