@@ -172,12 +172,13 @@ def _unfinished(
     if not done:
         return None
     last = done[-1]
-    if last.outcome.undetermined and isinstance(last.action, CheckHealth) and last.outcome.stalled:
-        # A check that cannot be asked: no verdict, and none before somebody changes something.
-        return Stalled(found.state, last.outcome.message, last.outcome.reason)
+    if last.outcome.undetermined and last.outcome.stalled:
+        # A check that cannot be asked, no right to do it, no helm: no verdict, and none before
+        # somebody changes something.
+        return Stalled(found.state, last.outcome.message, last.outcome.reason or "ReconcileError")
     if last.outcome.undetermined:
         return RetryAfter(
-            now + backoff(2, cap=desired.spec.interval),
+            now + backoff(3, cap=desired.spec.interval),
             found.state,
             last.outcome.message,
             last.outcome.reason or "ReconcileError",
@@ -625,7 +626,8 @@ def _upgrade(
         isinstance(d.action, RunHooks) and d.action.point is HookPoint.BEFORE_UPGRADE for d in done
     )
     if hooks and not ran:
-        return Run(RunHooks(HookPoint.BEFORE_UPGRADE, hooks, None), found.state, why)
+        point = HookPoint.BEFORE_UPGRADE
+        return Run(RunHooks(point, hooks, None), found.state, f"{why}: {point.value}")
     return Run(Upgrade(target, _head(observed).chart_version), found.state, why)
 
 
