@@ -178,7 +178,7 @@ def _unfinished(
         return Stalled(found.state, last.outcome.message, last.outcome.reason or "ReconcileError")
     if last.outcome.undetermined:
         return RetryAfter(
-            now + backoff(3, cap=desired.spec.interval),
+            now + backoff(2, cap=desired.spec.interval),
             found.state,
             last.outcome.message,
             last.outcome.reason or "ReconcileError",
