@@ -11,6 +11,7 @@ from helmops.model.actions import Done
 from helmops.model.declarations import Defaults
 from helmops.model.declared import DeclarationSet
 from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.reconcile.resolving import texts_of
 from helmops.service import logs
 from helmops.service.engine import Engine
 from helmops.service.http_server import HttpServer, application
@@ -115,7 +116,4 @@ def _namespace_seer(installation: Installation) -> Callable[[str], None]:
 def _hide_secrets(redactor: Redactor, declared: DeclarationSet) -> None:
     """Values of declared Secrets never get into a log, whoever prints them."""
     for secret in declared.secrets.values():
-        for value in secret.resource.content.values():
-            text = value.decode("utf-8", "replace")
-            if len(text) >= 8 and "\n" not in text:
-                redactor.add(text)
+        redactor.add(*texts_of(secret.resource.content))

@@ -56,16 +56,16 @@ class Service:
         self.repositories.offer(URL, "app", "1.0.0")
         self.removed: list[DeclarationKey] = []
         self.references = FakeReferences()
-        clock = SystemClock()
+        self.clock = clock = SystemClock()
         helm = FakeHelm(self.cluster)
         storage = FakeReleaseStorage(self.cluster)
         secrets = DeclaredSecrets(self.references)
-        declarations = Declarations(
+        self.declarations = declarations = Declarations(
             clock=clock, git=FakeGitTrees(), default_namespace="apps", random=lambda: 0.0
         )
         for each in (directory, *others):
             declarations.add_directory(str(each))
-        resolver = Resolver(
+        self.resolver = resolver = Resolver(
             clock=clock,
             helm=helm,
             repositories=self.repositories,
