@@ -44,6 +44,7 @@ from helmops.model.actions import (
 )
 from helmops.model.declarations import PolicyCheck
 from helmops.model.health import CheckResult
+from helmops.model.hooks import HookResult
 from helmops.model.records import Origin, Record
 from helmops.model.releases import Progress, ReleaseId
 from helmops.reconcile.adoption import differences
@@ -328,12 +329,16 @@ class Performer:
         context = _hook_context(action, desired, observed, record)
         outcomes: list[HookOutcome] = []
         for hook in action.hooks:
-            credentials = await self.credentials.for_http(
-                desired.key.namespace, hook.webhook.secret_ref if hook.webhook else None
-            )
-            result = await self.hooks.run(
-                hook, desired.release, context, credentials, progress=progress
-            )
+            try:
+                credentials = await self.credentials.for_http(
+                    desired.key.namespace, hook.webhook.secret_ref if hook.webhook else None
+                )
+                result = await self.hooks.run(
+                    hook, desired.release, context, credentials, progress=progress
+                )
+            except _ASKS_NOTHING as error:
+                # One that cannot be run as it is declared has failed: it may be there to stop us.
+                result = HookResult(hook.name, False, str(error))
             outcome = HookOutcome(
                 name=hook.name,
                 succeeded=result.succeeded,

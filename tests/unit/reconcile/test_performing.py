@@ -17,6 +17,7 @@ from helmops.errors import (
     Follows,
     HelmError,
     HelmopsError,
+    HelmWaitTimeout,
     HookFailed,
     SourceDenied,
     ValuesError,
@@ -316,6 +317,12 @@ async def test_when_a_wait_runs_out_it_is_said_what_was_not_ready(room: Room) ->
     assert outcome.message.startswith("Deployment/web was not ready in time: 1 of 2 is not ready")
 
 
+async def test_what_got_ready_meanwhile_is_not_blamed(room: Room) -> None:
+    room.cluster.fail("install", Point.APPLIED, HelmWaitTimeout("the wait ran out"))
+    outcome = await room.perform(Install(target()))
+    assert (outcome.succeeded, outcome.message) == (False, "the wait ran out")
+
+
 # Checks
 
 
@@ -504,6 +511,29 @@ async def test_after_one_that_fails_and_says_stop_the_rest_do_not_run(deployed: 
     outcome = await deployed.perform(run_hooks(wanted), wanted)
     assert deployed.hooks.names() == ["one"]
     assert len(outcome.hooks) == 1
+
+
+async def test_a_hook_that_cannot_be_run_as_it_is_declared_has_failed(deployed: Room) -> None:
+    """Else a gate that was to stop an upgrade would be passed over for its broken Secret."""
+    deployed.references.put_secret("apps", "token", username="ada")
+    policy = {
+        "remediation": {
+            "hooks": [
+                {
+                    "name": "gate",
+                    "at": "failed",
+                    "onError": "stop",
+                    "webhook": {"url": "http://h/", "secretRef": {"name": "token"}},
+                }
+            ]
+        }
+    }
+    wanted = desired(policy=policy)
+    outcome = await deployed.perform(run_hooks(wanted), wanted)
+    assert (outcome.succeeded, outcome.undetermined) == (False, False)
+    (hook,) = outcome.hooks
+    assert (hook.name, hook.succeeded, hook.stops) == ("gate", False, True)
+    assert "has no `password`" in hook.message
 
 
 async def test_a_hook_is_told_what_it_is_about(deployed: Room) -> None:
