@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import Any
 
 import click
 
+from helmops.cli.session import Terminated
 from helmops.errors import DeclarationError, HelmopsError, UsageError
 
 #: Command: where it is, and its line on the help page, in the page's order.
@@ -87,7 +89,11 @@ def status_of(arguments: list[str]) -> int:
         click.echo(f"helmops: {error}", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):
+        click.echo("helmops: interrupted; the next pass goes on from here", err=True)
         return 130
+    except Terminated:
+        click.echo("helmops: terminated; the next pass goes on from here", err=True)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         sys.stderr.close()
         return 0

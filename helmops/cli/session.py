@@ -24,11 +24,38 @@ def settings_of(**options: Any) -> Settings:
     return Settings.load(options, os.environ)
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end."""
-    import asyncio
+class Terminated(Exception):
+    """The command was ended by SIGTERM, after it cleaned up."""
 
-    return asyncio.run(work)
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end. SIGTERM cancels it, as Ctrl-C does: raises Terminated.
+
+    A command that handles SIGTERM itself takes it over while it does.
+    """
+    import asyncio
+    import signal
+
+    is_terminated = False
+
+    async def until_terminated() -> T:
+        task = asyncio.current_task()
+
+        def terminate() -> None:
+            nonlocal is_terminated
+            is_terminated = True
+            if task is not None:
+                task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await work
+
+    try:
+        return asyncio.run(until_terminated())
+    except asyncio.CancelledError:
+        if is_terminated:
+            raise Terminated from None
+        raise
 
 
 @asynccontextmanager

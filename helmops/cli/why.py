@@ -105,5 +105,5 @@ def _next(ours: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> str:
     if "Stalled" in conditions:
         return "nothing before the declaration, the chart or its source changes"
     if "Reconciling" in conditions:
-        return "under way"
+        return "under way; if it was broken off, the next pass goes on"
     return "an upgrade when the chart, the values or the policy change"

@@ -258,7 +258,7 @@ def _locked(found: Classified, observed: Observation, record: Record, now: datet
         return RetryAfter(
             now + _HELM_INTERVAL,
             found.state,
-            f"{found.why}; the helm of an earlier helmops is still at work",
+            f"{found.why}; a helm that helmops started is still at work",
             "Progressing",
         )
     if is_our_lock(record, head):

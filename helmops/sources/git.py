@@ -34,6 +34,9 @@ from subprocess import Popen, TimeoutExpired
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+# Without git, GitPython refuses to be imported unless it is asked not to; most releases need none.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 import git
 
 from helmops.errors import (
@@ -504,6 +507,10 @@ class _Session:
         seconds = timeout.total_seconds()
         # GitPython passes our environment on, and can only add to it.
         foreign = [part for name in _FOREIGN if name in os.environ for part in ("-u", name)]
+        if shutil.which("git") is None:
+            raise SourceUnavailable(
+                "there is no git on PATH", where=shown_url(self.url), next_step="install git"
+            )
         process = git.Git().execute(
             ["env", *foreign, "git", *arguments] if foreign else ["git", *arguments],
             as_process=True,
@@ -669,6 +676,8 @@ def _first_cause(words: str, secrets: tuple[str, ...]) -> str:
     """The line of git's words that tells a person most, without secrets."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     told = next((line for line in lines if re.match(r"(remote: )?(fatal|ERROR)", line)), "")
+    if "Could not read from remote repository" in told and lines.index(told) > 0:
+        told = lines[lines.index(told) - 1]  # what ssh said: that is the cause
     text = told or (lines[-1] if lines else "git failed and said nothing")
     text = re.sub(r"^(remote:\s*)?(fatal|error):\s*", "", text, flags=re.I)
     text = re.sub(r"//[^/@\s]+@", "//", text)

@@ -9,6 +9,8 @@ import base64
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -351,6 +353,30 @@ def program(directory: Path, name: str, text: str) -> None:
     path = directory / name
     path.write_text(f"#!/bin/sh\n{text}")
     path.chmod(0o755)
+
+
+async def test_where_there_is_no_git_the_source_fails_with_what_to_install(
+    mirrors: GitMirrors, apps: GitRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceUnavailable, match=r"there is no git on PATH \(install git\)"):
+        await mirrors.resolve(spec(apps.url), NONE)
+
+
+def test_what_cannot_be_used_without_git_is_imported_without_it(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "import helmops.sources.git"]
+    subprocess.run(program, check=True, env={"PATH": str(tmp_path)})
+
+
+async def test_what_ssh_said_is_the_cause(
+    mirrors: GitMirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(
+        tmp_path / "bin", "ssh", 'echo "ssh: connect to host h: No route" >&2; exit 255'
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(SourceUnavailable, match="connect to host h: No route"):
+        await mirrors.resolve(spec("ssh://git@127.0.0.1:1/apps.git"), NONE)
 
 
 SSH = """\
