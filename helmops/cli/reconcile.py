@@ -41,6 +41,9 @@ def reconcile(
 ) -> None:
     """Run passes over the declared releases until they are settled.
 
+    Without names, releases whose declaration was removed are uninstalled where their policy said
+    `prune`, and left running elsewhere.
+
     Status 0: all are ready. 1: some are not. 2: some declarations cannot be used.
     """
     status = run_async(
@@ -86,10 +89,11 @@ async def _reconcile(
         if with_source:
             await installation.refresh_sources(keys)
         results = await settle(installation, keys, request, timeout)
+        is_tidy = bool(names) or await installation.remove_undeclared()
         print_results(installation, results, output)
         if declared.errors:
             return 2
-        return 0 if all(passed.is_ready for passed in results.values()) else 1
+        return 0 if is_tidy and all(passed.is_ready for passed in results.values()) else 1
 
 
 def chosen(

@@ -7,7 +7,6 @@ watch of Helm's Secrets and the reading of declarations do nothing but enqueue k
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import posixpath
 import random
@@ -33,9 +32,7 @@ from helmops.model.declarations import (
     Defaults,
     GitRepository,
     HelmRelease,
-    HelmReleaseSpec,
     HelmRepository,
-    with_defaults,
 )
 from helmops.model.declared import DeclarationSet, Declared, KindKey
 from helmops.model.records import Record, Verdict
@@ -48,6 +45,7 @@ from helmops.service.logs import about_release
 from helmops.service.metrics import Metrics
 from helmops.service.polling import Polls
 from helmops.service.queue import ComeBack, WorkQueue
+from helmops.service.removal import is_removed, last_spec
 from helmops.service.scheduler import Scheduler
 from helmops.service.waking import changed_releases, dependents_of, references_of, users_of
 from helmops.sources.file_watch import FileWatch
@@ -328,32 +326,26 @@ class Engine:
         if record is None or not record.version:
             await self._forget(key)  # nothing was ever released for it, or it changed hands
             return None
-        if record.location not in self._declarations.locations:
-            return None
+        locations = self._declarations.locations
         heir = self._by_release.get(record.release)
-        if heir is not None and heir in self.declared.releases:
+        if record.location in locations and heir is not None and heir in self.declared.releases:
             # The declaration got another name: the release is not without one.
             await self._forget(key)
             self.passes.wake(heir, f"{key} is not declared any more")
             return None
-        if self._may_be_renamed():
+        if not is_removed(record, self.declared, self._reconciler.known, locations):
             return None
         with about_release(key):
             self._release_jobs.remove(key)
             self._resolver.forget(key)
             try:
-                left = await self._reconciler.remove(record, _spec_of(record, self._defaults))
+                left = await self._reconciler.remove(record, last_spec(record, self._defaults))
             except HelmopsError as failure:
                 log.warning("removal: %s", failure, extra={"action": "remove"})
                 return ComeBack(str(failure))
             if left is None:
                 await self._forget(key)
         return None
-
-    def _may_be_renamed(self) -> bool:
-        """Whether a declaration that cannot be used may be the new name of one that is gone."""
-        known = self._reconciler.known
-        return any(key not in known or not known[key].version for key in self.declared.untouched)
 
     async def _forget(self, key: DeclarationKey) -> None:
         """A declaration is gone, and nothing of it is left to look after."""
@@ -441,13 +433,3 @@ def _paths_beside(release: Declared[HelmRelease]) -> tuple[str, ...]:
         paths += [posixpath.join(tree, spec.chart.spec.chart)]
         paths += [posixpath.join(tree, path) for path in spec.chart.spec.values_files]
     return tuple(paths)
-
-
-def _spec_of(record: Record, defaults: Defaults) -> HelmReleaseSpec:
-    """The spec that a removed release was declared with last: how to uninstall it."""
-    with contextlib.suppress(ValueError):
-        return with_defaults(HelmRelease.model_validate(record.manifest).spec, defaults)
-    # A record that a later version wrote: nothing but the chart is required, and it is not used.
-    reference = {"kind": "OCIRepository", "name": "unknown"}
-    spec = HelmReleaseSpec.model_validate({"interval": "1h", "chartRef": reference})
-    return with_defaults(spec, defaults)

@@ -47,6 +47,7 @@ from helmops.service.clock import SystemClock
 from helmops.service.declarations import Declarations
 from helmops.service.metrics import Metrics
 from helmops.service.once import Once
+from helmops.service.removal import is_removed, last_spec
 from helmops.service.settings import Settings
 from helmops.service.waking import references_of
 from helmops.sources.artifact_cache import ArtifactCache
@@ -222,6 +223,28 @@ class Installation:
                     await self.resolver.poll_repository(source)
                 elif kind == "GitRepository":
                     await self.resolver.poll_git(source)
+
+    async def remove_undeclared(self) -> bool:
+        """Uninstall, or leave running, each release whose declaration is surely gone, as its policy
+        said. Whether all went well; what did not is logged.
+        """
+        went_well = True
+        known, defaults = self.reconciler.known, Defaults(self.settings.defaults)
+        for record in tuple(known.values()):
+            locations = self.declarations.locations
+            if not is_removed(record, self.declarations.current, known, locations):
+                continue
+            try:
+                left = await self.reconciler.remove(record, last_spec(record, defaults))
+                if left is None:
+                    self.reconciler.forget(record.key)
+                    await self.journal.withdraw(record.key)
+            except StoreError as error:
+                log.error("%s", error, extra={"action": "store"})
+            except HelmopsError as error:
+                went_well = False
+                log.error("%s is not uninstalled yet: %s", record.key, error)
+        return went_well
 
     def once(self) -> Once:
         """Runs passes until settled."""
