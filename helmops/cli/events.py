@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @options.namespace
 @options.everywhere
 @options.state
-@click.option("--limit", default=50, show_default=True, help="At most so many, the newest.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="At most so many, the newest.",
+)
 @options.watch
 @options.output
 def events(

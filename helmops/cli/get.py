@@ -37,13 +37,14 @@ def releases(
     settings = settings_of(**given)
 
     async def show() -> str:
-        found = await _manifests(settings, everywhere=everywhere)
+        from helmops.service.clock import SystemClock
+
+        found = await _manifests(settings, everywhere=everywhere or bool(names))
         if names:
             wanted = {key_of(name, settings.namespace) for name in names}
             found = [m for m in found if _key(m) in {(k.namespace, k.name) for k in wanted}]
-        from helmops.service.clock import SystemClock
-
-        return render_releases(found, output, SystemClock().now(), everywhere=everywhere)
+        elsewhere = everywhere or any(_key(m)[0] != settings.namespace for m in found)
+        return render_releases(found, output, SystemClock().now(), everywhere=elsewhere)
 
     async def once() -> None:
         click.echo(await show())

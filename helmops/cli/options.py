@@ -61,7 +61,9 @@ state = click.option(
     help="State database, as sqlite:///PATH. [env: HELMOPS_STATE]",
 )
 cluster = _all(
-    click.option("--context", metavar="NAME", help="Context of the kubeconfig."),
+    click.option(
+        "--context", metavar="NAME", help="Context of the kubeconfig. [env: HELMOPS_CONTEXT]"
+    ),
     click.option(
         "--kubeconfig",
         metavar="PATH",

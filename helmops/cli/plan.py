@@ -49,7 +49,7 @@ async def _plan(settings: Settings, names: tuple[str, ...], output: Format) -> i
         click.echo(as_text({"releases": entries}, output))
     elif output is Format.NAME:
         click.echo("\n".join(e["name"] for e in entries if e["action"] != "-"))
-    else:
+    elif entries or not declared.errors:
         header = ["namespace", "name", "state", "action", "from", "to", "why"]
         click.echo(table(header, [[str(e[h]) for h in header] for e in entries]))
         for entry in entries:

@@ -143,4 +143,18 @@ def print_results(
     for error in installation.declarations.current.errors:
         click.echo(f"helmops: {error}", err=True)
     manifests = [passed.record.to_manifest() for passed in results.values()]
+    for trouble in source_troubles(manifests):
+        click.echo(f"helmops: {trouble}", err=True)
     print_releases(manifests, output, installation.clock.now(), everywhere=True)
+
+
+def source_troubles(manifests: list[dict[str, Any]]) -> list[str]:
+    """What the table does not show: releases that are ready, and whose source was not to be read."""
+    troubles = []
+    for manifest in manifests:
+        conditions = {c["type"]: c for c in manifest["status"].get("conditions", [])}
+        failed, ready = conditions.get("FetchFailed"), conditions.get("Ready", {})
+        if failed is not None and ready.get("status") == "True":
+            name = f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
+            troubles.append(f"{name}: {failed['message']}")
+    return troubles

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from helmops.cli.app import status_of
+from helmops.cli.reconcile import source_troubles
 from helmops.errors import SourceUnavailable
 from tests.fakes.cluster_state import FakeChart
 from tests.fakes.installation import URL, Machine
@@ -170,3 +171,14 @@ def test_settings_come_from_options_before_the_environment(
     status_of(["reconcile", "--defaults", "safe", "--concurrency", "3"])
     (settings,) = machine.opened
     assert (settings.defaults, settings.concurrency) == ("safe", 3)
+
+
+def test_a_ready_release_whose_source_was_not_to_be_read_is_named() -> None:
+    def manifest(name: str, *conditions: tuple[str, str]) -> dict[str, Any]:
+        told = [{"type": t, "status": s, "message": f"{t} of {name}"} for t, s in conditions]
+        return {"metadata": {"namespace": "a", "name": name}, "status": {"conditions": told}}
+
+    fetched = manifest("fetched", ("Ready", "True"))
+    ready = manifest("ready", ("Ready", "True"), ("FetchFailed", "True"))
+    not_ready = manifest("not-ready", ("Ready", "False"), ("FetchFailed", "True"))
+    assert source_troubles([fetched, ready, not_ready]) == ["a/ready: FetchFailed of ready"]
