@@ -41,6 +41,19 @@ _USERS = {
     "system:kube-scheduler": "",
 }
 _START_SECONDS = 90
+# Only what is asked to be changed, and not by the cluster's own parts.
+_AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "verbs": ["get", "list", "watch"]},
+        {"level": "None", "users": [user for user in _USERS if user != "admin"]},
+        {"level": "None", "users": ["system:apiserver"]},
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata"},
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,22 @@ class Cluster:
             text = answer.read()
         return json.loads(text) if text[:1] == b"{" else text.decode()
 
+    def writes(self, namespace: str) -> list[str]:
+        """All that people's programs have asked to be changed in a namespace, whether or not they
+        might, oldest first: `patch secrets/web by helmops/0.1.0`. The cluster's own parts do not
+        count.
+        """
+        if not self._audit_log.exists():
+            raise DevclusterError(f"{self.directory} was started without an audit: start it anew")
+        found = []
+        for line in self._audit_log.read_text().splitlines():
+            event = json.loads(line)
+            what = event.get("objectRef", {})
+            if what.get("namespace") == namespace:
+                path = f"{what['resource']}/{what.get('name', '')}"
+                found.append(f"{event['verb']} {path} by {event.get('userAgent', '')}")
+        return found
+
     # How it is built up. Everything below is called by `start`, in this order.
 
     def _prepare(self) -> None:
@@ -137,6 +166,7 @@ class Cluster:
         for user in _USERS:
             _write(self._kubeconfig_of(user), json.dumps(self._client_config(user), indent=1))
         _write(self.directory / "stages.yaml", stages.config())
+        _write(self.directory / "audit.yaml", json.dumps(_AUDIT))
 
     def _start(self, say: Say) -> None:
         programs = binaries.control_plane(say)
@@ -191,6 +221,10 @@ class Cluster:
                     f"--service-account-key-file={keys / 'sa.pub'}",
                     f"--service-account-signing-key-file={keys / 'sa.key'}",
                     f"--cert-dir={self.directory / 'apiserver'}",
+                    f"--audit-policy-file={self.directory / 'audit.yaml'}",
+                    f"--audit-log-path={self._audit_log}",
+                    "--audit-log-maxsize=20",
+                    "--audit-log-maxbackup=1",
                 ]
             case "kube-controller-manager":
                 return [
@@ -296,6 +330,10 @@ class Cluster:
 
     def _pid_file(self, part: str) -> Path:
         return self.directory / "pids" / f"{part}.json"
+
+    @property
+    def _audit_log(self) -> Path:
+        return self.directory / "logs" / "audit.log"
 
     def _log(self, part: str) -> Path:
         return self.directory / "logs" / f"{part}.log"

@@ -224,21 +224,22 @@ def watched(helmops: Helmops, charts: dict[str, Any]) -> Callable[[str], None]:
     return declare
 
 
-def test_observing_writes_nothing_even_where_it_might(
-    helmops: Helmops, charts: dict[str, Any]
-) -> None:
+def test_observing_asks_for_nothing_to_be_changed(helmops: Helmops, charts: dict[str, Any]) -> None:
     declare = watched(helmops, charts)
     declare("one")
     helmops.reconcile("app")
     helmops.run_helm("install", "theirs", str(CHARTS / "config"), "--set=data.message=two")
     declare("two")
-    before = helmops.everything()
+    before, asked = helmops.everything(), helmops.cluster.writes(helmops.namespace)
+    assert any("configmaps/app" in each for each in asked)  # so that it would be seen
     with helmops.serve("--observe") as service:
         service.until_seen("app", lambda seen: "Upgrade" in seen.message, "app")
         service.until_seen("new", lambda seen: "Install" in seen.message, "new")
         service.until_seen("theirs", lambda seen: "Adopt" in seen.message, "theirs")
         assert service.terminate() == 0
+    helmops.run("plan", status=2)
     assert helmops.everything() == before
+    assert helmops.cluster.writes(helmops.namespace) == asked
 
 
 def test_observing_needs_no_right_to_write(
