@@ -149,7 +149,7 @@ def print_results(
 
 
 def source_troubles(manifests: list[dict[str, Any]]) -> list[str]:
-    """What the table does not show: releases that are ready, and whose source was not to be read."""
+    """What the table does not show: releases that are ready though their source was not read."""
     troubles = []
     for manifest in manifests:
         conditions = {c["type"]: c for c in manifest["status"].get("conditions", [])}
