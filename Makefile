@@ -18,6 +18,9 @@ CONTEXT ?=
 # More for pytest, as in: make test PYTEST="-k rollback"
 PYTEST ?=
 
+# Every command would be compiled anew at each start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-long check format docs bench cluster-up cluster-down programs clean
 
 help: ## show what there is

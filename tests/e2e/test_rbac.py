@@ -177,7 +177,7 @@ async def test_another_namespace_is_refused_with_the_rule_that_lacks(
     assert f"{who} may not create secrets in namespace {install.other}" in told
     assert 'apiGroups [""], resources ["secrets"], verbs ["create"]' in told
 
-    with pytest.raises(AccessDenied, match=f"may not get leases in namespace {install.other}"):
+    with pytest.raises(AccessDenied, match=f"may not create leases in namespace {install.other}"):
         async with ClusterLeases(api, FakeClock().now).hold(ReleaseId(install.other, "web")):
             pytest.fail("held without a right to")
     with pytest.raises(AccessDenied, match="may not get configmaps"):
