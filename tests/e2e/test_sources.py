@@ -19,7 +19,7 @@ import yaml
 from devcluster.certificates import Authority
 from devcluster.chart_server import ChartRepository
 from devcluster.git_server import GitHttpServer, GitRepository, GitSshServer
-from helmops.errors import ChartRefused, SourceDenied
+from helmops.errors import ChartRefused, SourceDenied, SourceError
 from helmops.helm.client import HelmClient
 from helmops.http import Http
 from helmops.model.charts import Tree
