@@ -204,6 +204,11 @@ async def test_a_chart_without_tests_has_passed_them_without_helm(deployed: Room
     assert not deployed.cluster.calls
 
 
+async def test_what_is_not_stored_any_more_is_helms_to_say(room: Room) -> None:
+    outcome = await room.perform(RunTests(9))
+    assert (outcome.succeeded, room.call.operation) == (False, "test")
+
+
 async def test_a_failed_test_is_told_with_its_log(room: Room) -> None:
     room.cluster.add(RELEASE, FakeChart("web", failing_tests=("smoke",)))
     outcome = await room.perform(RunTests(1))
@@ -498,11 +503,19 @@ async def test_hooks_run_in_order_and_one_that_fails_stops_nothing_by_itself(
     wanted = hooks(one="continue", two="stop")
     outcome = await deployed.perform(run_hooks(wanted), wanted)
     assert deployed.hooks.names() == ["one", "two"]
-    assert (outcome.succeeded, outcome.message) == (False, "one: failed")
+    assert (outcome.succeeded, outcome.reason) == (False, "HookFailed")
+    assert outcome.message == "one: failed"
     assert [(h.name, h.succeeded, h.stops) for h in outcome.hooks] == [
         ("one", False, False),
         ("two", True, True),
     ]
+
+
+async def test_one_that_succeeds_lets_the_rest_run_whatever_it_says(deployed: Room) -> None:
+    wanted = hooks(one="stop", two="stop")
+    outcome = await deployed.perform(run_hooks(wanted), wanted)
+    assert (outcome.succeeded, outcome.reason) == (True, "HookSucceeded")
+    assert deployed.hooks.names() == ["one", "two"]
 
 
 async def test_after_one_that_fails_and_says_stop_the_rest_do_not_run(deployed: Room) -> None:

@@ -176,6 +176,7 @@ async def test_a_namespace_that_is_not_there_is_said_and_nothing_is_tried(world:
     assert not passed.is_ready
     assert "namespace default does not exist" in passed.record.conditions[0].message
     assert "createNamespace" in passed.record.conditions[0].message
+    assert world.records.created_namespaces == []
     assert not world.cluster.runs
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from helmops.model.declarations import Defaults
 from helmops.model.declared import DeclarationSet
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
-from helmops.reconcile.resolving import DeclaredSecrets, Resolver
+from helmops.reconcile.resolving import DeclaredSecrets, Resolver, texts_of
 from helmops.resolve.digest import config_digest
 from tests.fakes.chart_builder import Built, FakeChartBuilder
 from tests.fakes.chart_repositories import FakeChartRepositories
@@ -305,7 +306,7 @@ async def test_fields_that_are_not_acted_on_are_refused_all_at_once(room: Room) 
 async def test_a_field_that_this_helm_has_no_flag_for_is_refused_where_it_is_set() -> None:
     room = Room(unsupported_fields=("install.serverSideApply",))
     room.charts.offer(CHARTS, "web", "1.0.0")
-    assert await room.target(repository(), release())
+    assert await room.target(repository(), release(install={"disableWait": True}))
     found = await room.unresolved(repository(), release(install={"serverSideApply": True}))
     assert found.reason == "NotSupported"
     assert "spec.install.serverSideApply: helm 3 has no flag for it" in found.message
@@ -627,7 +628,59 @@ async def test_dependencies_that_are_not_ready_are_named_whatever_the_target(roo
     assert isinstance(found.target, Target)
 
 
+async def test_a_release_is_beside_those_that_are_declared_with_it(room: Room) -> None:
+    declared = declare(repository(), release(), release("db"))
+    wanted = room.resolver.wanted(declared, key())
+    assert wanted.is_beside(key("db"))
+    assert not wanted.is_beside(key())
+    assert not wanted.is_beside(key("none"))
+
+
+# Secrets that must not be shown
+
+
+@pytest.mark.parametrize(
+    ("content", "hidden"),
+    [
+        (SECRET, {SECRET}),
+        (f"  {SECRET}\n", {SECRET}),
+        (f"db:\n  password: {SECRET}\n  user: 'somebody'\n  port: 5432", {SECRET, "somebody"}),
+        ("short", set()),
+        ("", set()),
+        (" \n ", set()),
+    ],
+    ids=["whole", "with a line's end", "a file of values", "short", "empty", "blank"],
+)
+def test_texts_that_give_something_away_are_found(content: str, hidden: set[str]) -> None:
+    found = set(texts_of({"a": content.encode()}))
+    assert hidden <= found
+    assert bool(found) is bool(hidden)
+    assert not {"5432", "short", ""} & found, "short ones would hide half of every log"
+
+
+async def test_what_is_read_of_secrets_is_told_once_to_whoever_hides_it() -> None:
+    told: list[str] = []
+    references = FakeReferences()
+    references.put_secret("apps", "one", password=SECRET)
+    secrets = DeclaredSecrets(references, lambda *texts: told.extend(texts))
+    secrets.declarations = declare(
+        secret("two", password=f"{SECRET}-two"), config_map("c", a=SECRET)
+    )
+    for name in ("one", "two", "one", "none"):
+        await secrets.secret(key(name))
+    await secrets.config_map(key("c"))
+    assert told == [SECRET, f"{SECRET}-two"]
+
+
 # What is remembered
+
+
+async def test_what_is_remembered_of_a_declaration_asks_nobody_for_anything(room: Room) -> None:
+    """A command without declarations knows the release, not what it should become."""
+    declared = replace(declare(repository(), release()), is_remembered=True)
+    found = await room.unresolved(declared=declared)
+    assert found.is_unasked
+    assert room.charts.asked == []
 
 
 async def test_a_second_pass_over_unchanged_things_costs_no_resolution(room: Room) -> None:
