@@ -170,6 +170,11 @@ def test_a_healthy_revision_that_fails_later_is_told() -> None:
     assert reasons(BEFORE, BEFORE.with_head(health=Proof.FAILED)) == ["HealthCheckFailed"]
 
 
+def test_a_failure_is_told_once_whatever_else_is_learnt_of_it() -> None:
+    sick = BEFORE.with_head(health=Proof.FAILED)
+    assert between(sick, sick.with_head(message="503 again", hooks_run=("failed",))) == ()
+
+
 def test_a_broken_off_action_that_failed_is_not_told_again_when_it_is_judged() -> None:
     old = record(BROKEN)
     assert between(old, old.evolve(upgrade_failures=1)) == ()
@@ -202,6 +207,7 @@ def test_an_attempt_that_stored_nothing_is_told_each_time() -> None:
     event = only(BEFORE, once)
     assert (event.reason, event.kind) == ("UpgradeFailed", EventKind.FAILURE)
     assert event.message == "upgrade to 2.0.0 failed: does not render"
+    assert between(once, once.evolve(generation=2)) == ()
     again = attempt(version="2.0.0", error="does not render", changed_storage=False, at=NOW)
     assert reasons(once, once.evolve(attempt=again)) == ["UpgradeFailed"]
 
@@ -241,6 +247,7 @@ def test_suspending_and_resuming_are_told_with_who_did_it() -> None:
     suspended = BEFORE.evolve(suspended=Suspension(NOW, "ada@laptop"))
     assert only(BEFORE, suspended).message == "suspended by ada@laptop"
     assert only(suspended, BEFORE).reason == "Resumed"
+    assert only(BEFORE, BEFORE.evolve(suspended=Suspension(NOW))).message == "suspended"
     later = BEFORE.evolve(suspended=Suspension(NOW + MINUTE, "bob"))
     assert between(suspended, later) == ()
 
@@ -294,6 +301,8 @@ def test_waiting_is_told_once(reason: str) -> None:
     waiting = after(RetryAfter(NOW, ReleaseState.ABSENT, "waits for apps/db", reason))
     event = only(BEFORE, waiting)
     assert (event.reason, event.kind, event.severity) == (reason, EventKind.INFO, Severity.INFO)
+    good = after(Settled(ReleaseState.IN_SYNC, "as declared"))
+    assert reasons(good, waiting) == [reason]
     longer = RetryAfter(NOW, ReleaseState.ABSENT, "waits for apps/db and more", reason)
     assert between(waiting, after(longer, of=waiting)) == ()
 

@@ -265,6 +265,14 @@ def test_an_undetermined_outcome_ends_the_pass(what: Action) -> None:
     assert (decision.reason, decision.at) == ("ClusterUnreachable", NOW + 2 * SECOND)
 
 
+def test_an_undetermined_outcome_that_no_repetition_mends_stands_still() -> None:
+    step = done(
+        CheckHealth(1, (), True), succeeded=False, undetermined=True, stalled=True, reason="Denied"
+    )
+    decision = stalled(next_after(desired(), IN_SYNC, WELL, step))
+    assert (decision.reason, decision.why) == ("Denied", "it broke")
+
+
 @pytest.mark.parametrize(
     "what",
     [Unlock(2), Uninstall(RELEASE, "why"), Prune((1,))],
@@ -631,6 +639,15 @@ def test_a_new_target_is_an_upgrade() -> None:
     assert action(next_after(desired("2.0.0"), IN_SYNC, WELL)) == Upgrade(target("2.0.0"), "1.0.0")
 
 
+def test_an_upgrade_that_stored_nothing_is_tried_again_later_or_not_at_all() -> None:
+    tried = attempt(version="2.0.0", error="no answer", at=NOW, changed_storage=False)
+    left = WELL.evolve(attempt=tried, failures=3)
+    assert retry(next_after(desired("2.0.0"), IN_SYNC, left)).at == NOW + 4 * SECOND
+    never = attempt(version="2.0.0", error="does not render", reason="X", stalled=True)
+    decision = stalled(next_after(desired("2.0.0"), IN_SYNC, left.evolve(attempt=never)))
+    assert (decision.reason, decision.why) == ("X", "does not render")
+
+
 def test_an_upgrade_waits_for_dependencies() -> None:
     wanted = desired("2.0.0", given={"waiting_for": ("apps/db",)})
     assert retry(next_after(wanted, IN_SYNC, WELL)).reason == "DependencyNotReady"
@@ -698,12 +715,22 @@ def test_another_chart_name_reinstalls_where_that_is_said_or_accepted() -> None:
     assert isinstance(action(next_after(desired(OTHER_CHART), IN_SYNC, accepted)), Uninstall)
 
 
+def test_another_chart_name_is_upgraded_in_place_where_that_is_said() -> None:
+    said = desired(OTHER_CHART, upgrade={"chartNameChangeStrategy": "InPlaceUpdate"})
+    assert action(next_after(said, IN_SYNC, WELL)) == Upgrade(OTHER_CHART, "1.0.0")
+
+
 @pytest.mark.parametrize(
     ("seen", "remembered", "version"),
     [
         (IN_SYNC, WELL, "1.0.0"),
         (AFTER_UPGRADE, FAILED_UPGRADE, "1.0.0"),
         (observed(ONE, TWO), record(snapshot(TWO, health=Proof.PENDING), snapshot(ONE)), "2.0.0"),
+        (
+            observed(revision(1, HelmStatus.SUPERSEDED), TWO, revision(3, HelmStatus.FAILED)),
+            record(failed(revision(3, HelmStatus.FAILED)), snapshot(ONE)),
+            "1.0.0",
+        ),
         (observed(ONE, TWO_FAILED), record(failed(TWO_FAILED)), "1.0.0"),
         (observed(TWO_FAILED), record(failed(TWO_FAILED)), ""),
         (IN_SYNC, record(), "1.0.0"),
@@ -713,6 +740,7 @@ def test_another_chart_name_reinstalls_where_that_is_said_or_accepted() -> None:
         "what is known to be well",
         "what a failed upgrade will go back to",
         "what is not checked yet",
+        "what was proven, whatever helm calls deployed",
         "what helm calls deployed, where nothing is proven",
         "nothing behind a failed install",
         "what somebody released",
