@@ -15,7 +15,12 @@ from helmops.decide.remember import (
     stopping_hook,
     waits,
 )
-from helmops.decide.rollback_target import is_rollback_target, prunable, rollback_target
+from helmops.decide.rollback_target import (
+    earlier_target,
+    is_rollback_target,
+    prunable,
+    rollback_target,
+)
 from helmops.decide.state import classify, difference_to_target
 from helmops.model.actions import (
     Adopt,
@@ -231,7 +236,7 @@ def _asked_for(
                 seen = "is not stored" if wanted is None else "was not seen healthy"
                 return _refused(found, f"revision {request.rollback_to} {seen}")
         else:
-            wanted = rollback_target(observed, record)
+            wanted = earlier_target(observed, record)
             if wanted is None:
                 return _refused(found, "no earlier revision was seen healthy")
         by = f" by {request.by}" if request.by else ""

@@ -7,6 +7,8 @@ with Helm 4.3.1 and 3.19.0), so that "the last deployed or superseded revision" 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from helmops.model.actions import Observation
 from helmops.model.records import Record
 from helmops.model.releases import HelmStatus, Revision
@@ -17,8 +19,20 @@ _RELEASED = (HelmStatus.DEPLOYED, HelmStatus.SUPERSEDED)
 
 def rollback_target(observed: Observation, record: Record) -> Revision | None:
     """The newest stored revision before the head whose digest was seen healthy, or None."""
+    return _newest_proven(observed.revisions[:-1], record)
+
+
+def earlier_target(observed: Observation, record: Record) -> Revision | None:
+    """Where a person goes who asks to go back: before the content that runs now came first, so that
+    asking twice goes back twice. None where nothing proven is left there.
+    """
+    contents = [revision.digest for revision in observed.revisions]
+    return _newest_proven(observed.revisions[: contents.index(contents[-1])], record)
+
+
+def _newest_proven(revisions: Sequence[Revision], record: Record) -> Revision | None:
     healthy = record.healthy_digests
-    for revision in reversed(observed.revisions[:-1]):
+    for revision in reversed(revisions):
         if revision.status in _RELEASED and revision.digest in healthy:
             return revision
     return None

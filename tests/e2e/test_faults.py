@@ -348,7 +348,7 @@ def faulty(serve_charts: Callable[..., ChartRepository]) -> dict[str, ChartRepos
 def declare_all(helmops: Helmops, faulty: dict[str, ChartRepository], good: str) -> None:
     declared = []
     for name, served in faulty.items():
-        declared.append(repository(served.url, name=name, timeout="2s"))
+        declared.append(repository(served.url, name=name, timeout="8s"))
         declared.append(release(name, source=f"HelmRepository/{name}"))
     helmops.declare(*declared, repository(good), release())
 

@@ -798,6 +798,21 @@ async def test_rollback_by_hand_holds_until_the_declaration_changes(world: World
     assert world.ready()
 
 
+async def test_a_second_rollback_by_hand_goes_further_back_and_not_to_the_same(
+    world: World,
+) -> None:
+    await installed(world)
+    for version in ("1.1.0", "1.2.5"):
+        world.declare(FakeChart(version=version))
+        await world.settle()
+
+    await world.settle(Request(rollback_to=0))
+    assert world.running() == "1.1.0"
+    await world.settle(Request(rollback_to=0))
+
+    assert world.running() == "1.0.0"
+
+
 async def test_resume_after_a_rollback_by_hand_goes_on(world: World) -> None:
     await installed(world)
     world.declare(BETTER)
