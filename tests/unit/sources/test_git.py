@@ -371,9 +371,7 @@ def test_what_cannot_be_used_without_git_is_imported_without_it(tmp_path: Path) 
 async def test_what_ssh_said_is_the_cause(
     mirrors: GitMirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(
-        tmp_path / "bin", "ssh", 'echo "ssh: connect to host h: No route" >&2; exit 255'
-    )
+    program(tmp_path / "bin", "ssh", 'echo "ssh: connect to host h: No route" >&2; exit 255')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(SourceUnavailable, match="connect to host h: No route"):
         await mirrors.resolve(spec("ssh://git@127.0.0.1:1/apps.git"), NONE)
