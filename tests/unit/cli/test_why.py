@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
 
+from helmops.cli.app import status_of
 from helmops.cli.why import explain
+from helmops.model.records import Hold, HoldReason
+from tests.fakes.installation import Machine
+from tests.unit.decide.samples import NOW, record, snapshot
 
 
 def entry(version: int, verdict: str, message: str = "", **ours: Any) -> dict[str, Any]:
@@ -105,3 +111,42 @@ def test_a_release_without_a_declaration_is_left_as_it_is() -> None:
     told = why(entry(1, "healthy"), removed=True)
     assert told["declaration"].startswith("gone")
     assert told["next"] == "nothing, as long as nothing declares it"
+
+
+# The command
+
+
+HELD = record(
+    snapshot(),
+    state="Diverged",
+    hold=Hold(HoldReason.DIVERGED, "by hand", NOW, "declared", plan=("one", "two")),
+)
+
+
+def test_it_is_told_in_lines_with_their_labels_in_front(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asyncio.run(machine.keep(HELD))
+    assert status_of(["why", "web"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["release", "apps/web"]
+    at = next(number for number, line in enumerate(lines) if line.startswith("going on would"))
+    first, second = lines[at : at + 2]
+    assert first.split()[-1] == "one"
+    assert second.split() == ["two"]
+    assert second.index("two") == first.index("one"), "below one another"
+
+
+def test_programs_get_it_by_label(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(machine.keep(HELD))
+    assert status_of(["why", "apps/web", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["release"], told["state"]) == ("apps/web", "Diverged")
+    assert told["going on would"] == ["one", "two"]
+
+
+def test_a_release_that_nobody_knows_is_said(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(["why", "none"]) == 1
+    assert "there is no release apps/none" in capsys.readouterr().err
