@@ -378,6 +378,11 @@ def _not_ours(
     difference = difference_to_target(desired, head, None)
     if difference:
         return _hold(found, desired, reason, subject, found.why, now, (difference,))
+    if head.status is not HelmStatus.DEPLOYED:
+        # Its objects may be ready, and still a hook failed, or an object was never made.
+        why = f"{found.why}; helm calls it {head.status.value}"
+        plan = (f"upgrade to {target.chart.name} {target.chart.version} once more",)
+        return _hold(found, desired, reason, subject, why, now, plan)
     tried = next((d for d in done if isinstance(d.action, Adopt)), None)
     if tried is not None:
         plan = tried.outcome.plan
@@ -512,10 +517,13 @@ def _adopted_unhealthy(
     request: Request,
     now: datetime,
 ) -> Decision:
-    """It was not well when it was taken over: nothing to go back to, but it may get better."""
-    if difference_to_target(desired, _head(observed), record.head):
+    """It was not well when it was taken over: nothing to go back to, but it may get better, unless
+    helm itself had failed.
+    """
+    known = _known(record)
+    if known.released is Proof.FAILED or difference_to_target(desired, _head(observed), known):
         return _out_of_sync(found, desired, observed, record, done, request, now)
-    at = (_known(record).judged_at or now) + desired.spec.interval
+    at = (known.judged_at or now) + desired.spec.interval
     if now >= at and not _ran(done, CheckHealth):
         return _check(found, desired, record)
     return RetryAfter(max(at, now), found.state, found.why, "HealthCheckFailed")

@@ -415,14 +415,16 @@ def _adopted(
 ) -> Record:
     if not outcome.succeeded:
         return record
+    was_released = revision.status is HelmStatus.DEPLOYED
     snapshot = snapshot_of(
         revision,
         Origin.ADOPT,
         desired,
         artifact_digest="",
-        released=Proof.PASSED,
+        released=Proof.PASSED if was_released else Proof.FAILED,
         at=outcome.finished,
-        message="taken over as it was",
+        message="taken over as it was"
+        + ("" if was_released else f", which helm calls {revision.status.value}"),
     )
     if action.only_if_same and action.target is not None:
         snapshot = replace(snapshot, artifact_digest=action.target.chart.digest)

@@ -43,7 +43,7 @@ def until(what: str, find: Callable[[], T], *, seconds: float = PATIENCE) -> T:
             return found
         if time.monotonic() > deadline:
             raise NeverCame(f"waited {seconds:.0f} s in vain: {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 # Declarations
@@ -275,7 +275,11 @@ class Helmops:
     def serve(self, *arguments: str) -> Process:
         """`helmops run`, once it is ready."""
         service = self.start("run", *arguments)
-        service.wait_ready()
+        try:
+            service.wait_ready()
+        except BaseException:
+            service.kill()
+            raise
         return service
 
     # The cluster, looked at past helmops

@@ -93,6 +93,19 @@ def test_a_chart_of_the_same_version_and_other_content_is_another_plan(
     assert helmops.revisions() == {1: "deployed"}
 
 
+def test_a_release_that_failed_is_not_taken_for_good_because_its_objects_are_ready(
+    helmops: Helmops, charts: dict[str, Any]
+) -> None:
+    with pytest.raises(AssertionError, match="post-install"):
+        install_by_hand(helmops, "hooks", "fail=post-install")
+    helmops.declare(charts, release("app", "hooks", values={"fail": "post-install"}))
+    helmops.reconcile(status=1)
+    seen = helmops.see()
+    assert seen.reason == "ReleaseNotManaged"
+    assert "helm calls it failed" in seen.message
+    assert helmops.revisions() == {1: "failed"}
+
+
 def test_objects_of_other_releases_are_not_taken(helmops: Helmops, charts: dict[str, Any]) -> None:
     helmops.run_helm("install", "app-parent", str(CHARTS / "config"))
     helmops.declare(charts, release("app", "with-dependency"))

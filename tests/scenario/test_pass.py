@@ -714,6 +714,32 @@ async def test_resume_lets_a_held_release_be_taken_over_and_changed(world: World
     assert world.record.history[1].released.value == "passed"
 
 
+async def test_a_release_that_helm_calls_failed_is_not_taken_for_good_because_it_looks_so(
+    world: World,
+) -> None:
+    world.cluster.add(world.release, GOOD, status=HelmStatus.FAILED)
+    world.declare(GOOD)
+
+    passed = await world.settle()
+
+    assert isinstance(passed.decision, Held)
+    assert world.statuses() == {1: "failed"}
+    world.records.write_by_other(resume(world.record))
+    await world.settle()
+    assert world.ready()
+    assert [s.verdict for s in world.record.history] == [Verdict.HEALTHY, Verdict.FAILED]
+
+
+async def test_flux_defaults_upgrade_over_a_failed_release_of_others(flux: World) -> None:
+    flux.cluster.add(flux.release, GOOD, status=HelmStatus.FAILED)
+    flux.declare(GOOD)
+
+    await flux.settle()
+
+    assert flux.ready()
+    assert [s.verdict for s in flux.record.history] == [Verdict.HEALTHY, Verdict.FAILED]
+
+
 async def test_flux_defaults_take_over_and_upgrade_with_a_baseline(flux: World) -> None:
     flux.cluster.add(flux.release, GOOD)
     flux.declare(BAD, upgrade={"remediation": {"retries": 1}})
