@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import os
@@ -399,23 +398,6 @@ def test_a_chart_that_is_not_what_the_index_says_is_refused(
     assert helmops.see("app").is_ready
     assert "not the one that the index describes" in helmops.see("lie").message
     assert helmops.revisions("lie") == {}
-
-
-def test_a_chart_that_cannot_be_had_is_said_and_tried_again(
-    helmops: Helmops, faulty: dict[str, ChartRepository], chart_repository: ChartRepository
-) -> None:
-    broken = {name: faulty[name] for name in ("missing", "truncated", "portal", "broken")}
-    for name, served in broken.items():
-        served.server.fail(dataclasses.replace(FAULTS[name], path="/charts/*"))
-    declare_all(helmops, broken, chart_repository.url)
-    helmops.reconcile(status=1)
-    assert helmops.see("app").is_ready
-    for name, served in broken.items():
-        seen = helmops.see(name)
-        assert f"{served.url}/charts/config-1.0.0.tgz" in seen.message, seen.message
-        assert helmops.revisions(name) == {}
-        served.server.heal()
-    helmops.reconcile()
 
 
 def hostile_archive(name: str) -> bytes:
