@@ -381,8 +381,8 @@ def _not_ours(
     if head.status is not HelmStatus.DEPLOYED:
         # Its objects may be ready, and still a hook failed, or an object was never made.
         why = f"{found.why}; helm calls it {head.status.value}"
-        plan = (f"upgrade to {target.chart.name} {target.chart.version} once more",)
-        return _hold(found, desired, reason, subject, why, now, plan)
+        again = (f"upgrade to {target.chart.name} {target.chart.version} once more",)
+        return _hold(found, desired, reason, subject, why, now, again)
     tried = next((d for d in done if isinstance(d.action, Adopt)), None)
     if tried is not None:
         plan = tried.outcome.plan
