@@ -171,6 +171,10 @@ class Cluster:
     def _start(self, say: Say) -> None:
         programs = binaries.control_plane(say)
         self._prepare()
+        # After a crash or a reboot the records of those that ran are still there; a part that is
+        # yet to be started must not be taken for one that ended.
+        for part in self.missing_parts():
+            self._pid_file(part).unlink(missing_ok=True)
         self._start_part("etcd", programs)
         self._start_part("kube-apiserver", programs)
         self._wait("the API server answers /readyz", self._ready)

@@ -1,5 +1,8 @@
 """The local cluster does what the other tests rely on."""
 
+import json
+import os
+import signal
 import subprocess
 import time
 import urllib.error
@@ -142,6 +145,22 @@ def test_a_second_start_finds_it_running_and_a_stopped_one_keeps_its_data(
     private_cluster.stop()
     assert not private_cluster.running()
     start(private_cluster.directory)
+    assert private_cluster.request("GET", there)["metadata"]["name"] == "it"
+
+
+def test_one_that_was_killed_as_by_a_power_loss_comes_back_with_its_data(
+    private_cluster: Cluster,
+) -> None:
+    there = "/api/v1/namespaces/default/configmaps/it"
+    private_cluster.request("POST", there.rpartition("/")[0], {"metadata": {"name": "it"}})
+    records = list((private_cluster.directory / "pids").iterdir())
+    for record in records:
+        os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+    while len(private_cluster.missing_parts()) < len(records) == 5:
+        time.sleep(0.05)
+
+    start(private_cluster.directory)
+    assert private_cluster.running()
     assert private_cluster.request("GET", there)["metadata"]["name"] == "it"
 
 
