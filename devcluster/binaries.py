@@ -82,6 +82,14 @@ KUBERNETES = GoModule(
 ETCD = GoModule(name="etcd", version="3.7.3", packages=("go.etcd.io/etcd/server/v3",))
 KWOK = GoModule(name="kwok", version="0.8.0", packages=("sigs.k8s.io/kwok/cmd/kwok",))
 MODULES = (ETCD, KWOK, KUBERNETES)
+# Built only for a real node, and pinned apart, so that it never makes anybody build the control
+# plane anew.
+KUBELET = GoModule(
+    name="kubelet",
+    version=KUBERNETES_VERSION,
+    packages=("k8s.io/kubernetes/cmd/kubelet",),
+    ldflags=KUBERNETES.ldflags,
+)
 
 
 def control_plane(say: Say) -> dict[str, Path]:
@@ -89,11 +97,18 @@ def control_plane(say: Say) -> dict[str, Path]:
 
     Raises ToolMissing where no Go is to be had, DevclusterError where a build fails.
     """
-    found: dict[str, Path] = {}
-    for module in MODULES:
-        for program in module.programs:
-            found[program] = _on_this_machine(module, program) or _built(module, say) / program
-    return found
+    return {
+        program: _find(module, program, say) for module in MODULES for program in module.programs
+    }
+
+
+def kubelet(say: Say) -> Path:
+    """The kubelet that fits the control plane; raises as `control_plane` does."""
+    return _find(KUBELET, "kubelet", say)
+
+
+def _find(module: GoModule, program: str, say: Say) -> Path:
+    return _on_this_machine(module, program) or _built(module, say) / program
 
 
 def _on_this_machine(module: GoModule, program: str) -> Path | None:
