@@ -4,6 +4,7 @@
     ├── UsageError                  the command line was wrong                     exit status 2
     ├── DeclarationError            a file, line and field that cannot be accepted stalled
     │   ├── NotSupported            understood, not acted on yet                   stalled
+    │   ├── DecryptionFailed        no key for a file that SOPS encrypted          stalled
     │   └── ExpressionError         CEL that does not compile or evaluate          stalled
     ├── ConstraintError             not a version range (also a ValueError)        stalled
     ├── VersionError                not a version (also a ValueError)              stalled
@@ -24,12 +25,14 @@
     │   ├── HelmCancelled           stopped by us or by a signal                   retry
     │   ├── HelmUnreachable         helm got no answer from the API server         retry
     │   ├── HelmDenied              the API server told helm 401 or 403            stalled
-    │   ├── HelmWaitTimeout         helm's own wait ran out                        retry
+    │   ├── HelmWaitTimeout         the objects were not ready in time             retry
+    │   │   └── RolloutStuck        something that cannot recover by itself        retry
     │   ├── ReleaseLocked           another operation is in progress               wait
     │   ├── ReleaseNotFound         helm knows no such release or revision         retry
     │   ├── ReleaseExists           the name is in use                             retry
     │   ├── OwnershipConflict       an object belongs to another release           stalled
     │   ├── TemplateFailed          the chart does not render                      stalled
+    │   ├── PostRenderFailed        a post-renderer failed, nothing was released   stalled
     │   ├── ValuesSchemaFailed      values.schema.json refuses the values          stalled
     │   ├── ObjectRefused           the API server refuses an object               retry
     │   ├── HookFailed              a chart's hook failed                          retry
@@ -112,6 +115,12 @@ class NotSupported(DeclarationError):
     """A field that is understood and not acted on yet; ignoring it could do harm."""
 
     reason = "NotSupported"
+
+
+class DecryptionFailed(DeclarationError):
+    """A file that SOPS encrypted and that cannot be decrypted; `where` names it."""
+
+    reason = "DecryptionFailed"
 
 
 class ExpressionError(DeclarationError):
@@ -248,7 +257,11 @@ class HelmDenied(HelmError):
 
 
 class HelmWaitTimeout(HelmError):
-    """helm's own wait for readiness ran out."""
+    """The objects were not ready in time: helm's own wait ran out, or nothing moved any more."""
+
+
+class RolloutStuck(HelmWaitTimeout):
+    """The rollout met a state that cannot recover by itself, so it was not waited for."""
 
 
 class ReleaseLocked(HelmError):
@@ -273,6 +286,12 @@ class OwnershipConflict(HelmError):
 
 class TemplateFailed(HelmError):
     """The chart does not render with these values."""
+
+    follows = Follows.STALLED
+
+
+class PostRenderFailed(HelmError):
+    """A post-renderer failed: a patch without a target, one that does not fit, no kubectl."""
 
     follows = Follows.STALLED
 
