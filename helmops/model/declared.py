@@ -12,15 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from helmops.errors import DeclarationError, NotSupported, SourceMissing
 from helmops.model.declarations import (
     Alert,
+    ChartTemplate,
+    ChartTemplateSpec,
     ConfigMap,
+    CrossNamespaceRef,
+    HelmChart,
     HelmRelease,
     Provider,
     Receiver,
@@ -157,17 +162,38 @@ class DeclarationSet:
         has = f"declared are {', '.join(others[:5])}" if others else f"no {kind} is"
         raise SourceMissing(f"{kind} {key} is not declared", where=wanted_at, next_step=has)
 
-    def source_of(self, release: Declared[HelmRelease]) -> Declared[Source] | None:
-        """Where a release's chart comes from; None for a directory and for `chartRef`. Raises as
+    def helm_chart_of(self, release: Declared[HelmRelease]) -> Declared[HelmChart] | None:
+        """The HelmChart that a release's `chartRef` names; None where it names none. Raises as
         `source` does.
         """
-        chart = release.resource.spec.chart
+        reference = release.resource.spec.chart_ref
+        if reference is None or reference.kind != "HelmChart":
+            return None
+        key = DeclarationKey(reference.namespace or release.key.namespace, reference.name)
+        place = release.where_is(("spec", "chartRef"))
+        found: Any = self.source("HelmChart", key, wanted_at=place)
+        return cast("Declared[HelmChart]", found)
+
+    def chart_of(self, release: Declared[HelmRelease]) -> ChartTemplate | None:
+        """The chart that a release wants, its own or that of the HelmChart it refers to; None for
+        any other `chartRef`. Raises as `source` does.
+        """
+        helm_chart = self.helm_chart_of(release)
+        return template_of(helm_chart.resource) if helm_chart else release.resource.spec.chart
+
+    def source_of(self, release: Declared[HelmRelease]) -> Declared[Source] | None:
+        """Where a release's chart comes from; None for a directory and for a `chartRef` to anything
+        but a HelmChart. Raises as `source` does.
+        """
+        chart = self.chart_of(release)
         if chart is None or chart.spec.source_ref.kind == "Directory":
             return None
         reference = chart.spec.source_ref
         key = DeclarationKey(reference.namespace or release.key.namespace, reference.name)
         place = ("spec", "chart", "spec", "sourceRef")
-        return self.source(reference.kind, key, wanted_at=release.where_is(place))
+        helm_chart = self.helm_chart_of(release)
+        named_at = helm_chart.where_is(("spec", "sourceRef")) if helm_chart else None
+        return self.source(reference.kind, key, wanted_at=named_at or release.where_is(place))
 
     def policies_of(self, key: DeclarationKey) -> tuple[Declared[ReleasePolicy], ...]:
         """The policies whose selector means a release, by name."""
@@ -198,12 +224,34 @@ class DeclarationSet:
             for reference in release.resource.spec.values_from
             if reference.kind == "GitRepository"
         ]
-        if release.resource.spec.chart is not None:
-            reference = release.resource.spec.chart.spec.source_ref
-            namespace = reference.namespace or key.namespace
-            wanted.insert(0, (reference.kind, DeclarationKey(namespace, reference.name)))
+        with suppress(DeclarationError, SourceMissing):
+            helm_chart = self.helm_chart_of(release)
+            concerned += [helm_chart] if helm_chart else []
+            if (chart := self.chart_of(release)) is not None:
+                reference = chart.spec.source_ref
+                namespace = reference.namespace or key.namespace
+                wanted.insert(0, (reference.kind, DeclarationKey(namespace, reference.name)))
         concerned += [self.sources[k] for k in dict.fromkeys(wanted) if k in self.sources]
         return unsupported(*concerned)
+
+
+def template_of(chart: HelmChart) -> ChartTemplate:
+    """What a HelmChart says, as if a HelmRelease had said it."""
+    spec = chart.spec
+    reference = spec.source_ref
+    said: dict[str, Any] = {
+        "chart": spec.chart,
+        # In `safe` an absent version means less than `*`, here as in a HelmRelease.
+        "version": spec.version if "version" in spec.model_fields_set else None,
+        "source_ref": CrossNamespaceRef(
+            kind=reference.kind, name=reference.name, namespace=chart.key.namespace
+        ),
+        "interval": spec.interval,
+        "reconcile_strategy": spec.reconcile_strategy,
+        "values_files": spec.values_files,
+        "ignore_missing_values_files": spec.ignore_missing_values_files,
+    }
+    return ChartTemplate(spec=ChartTemplateSpec(**said))
 
 
 def unsupported(*declared: Declared[Resource]) -> tuple[NotSupported, ...]:

@@ -36,7 +36,7 @@ from helmops.model.declarations import (
     ValuesReference,
     with_defaults,
 )
-from helmops.model.declared import DeclarationSet, Declared, SourceFile
+from helmops.model.declared import DeclarationSet, Declared, SourceFile, template_of
 from helmops.model.documents import dotted
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
@@ -217,8 +217,9 @@ class Resolver:
         try:
             self._refuse_unsupported(declarations, release)
             _check_expressions(release)
+            spec = self._with_chart(desired.spec, declarations, release)
             chart, versions = await self._chart(
-                declarations, release, desired.spec, desired.policy, deployed
+                declarations, release, spec, desired.policy, deployed
             )
             values = await self._values(declarations, release)
             desired = replace(
@@ -259,6 +260,24 @@ class Resolver:
             is_observed_only=self._observe_only or policy.mode == "observe",
         )
 
+    def _with_chart(
+        self,
+        spec: HelmReleaseSpec,
+        declarations: DeclarationSet,
+        release: Declared[HelmRelease],
+    ) -> HelmReleaseSpec:
+        """The spec with the chart of the HelmChart that `chartRef` names, as if it were its own.
+
+        Raises SourceMissing, DeclarationError, SourceUnavailable.
+        """
+        helm_chart = declarations.helm_chart_of(release)
+        if helm_chart is None:
+            return spec
+        if helm_chart.resource.spec.suspend:
+            raise _suspended(helm_chart)
+        chart = template_of(helm_chart.resource)
+        return with_defaults(spec.model_copy(update={"chart": chart}), self._defaults)
+
     def _with_dependencies(
         self,
         desired: Desired,
@@ -282,7 +301,7 @@ class Resolver:
             source = declarations.source_of(release)
             if source is None or not isinstance(source.resource, HelmRepository):
                 return False
-            chart = release.resource.spec.chart
+            chart = declarations.chart_of(release)
             if chart is None:
                 return False
             credentials = await self._http_credentials(source)
@@ -348,11 +367,7 @@ class Resolver:
             return await self._chart_of_directory(release, spec, deployed), None
         resource: Any = source.resource
         if resource.spec.suspend:
-            raise SourceUnavailable(
-                f"{source.resource.kind} {source.key} is suspended",
-                where=source.where,
-                next_step="set spec.suspend to false",
-            )
+            raise _suspended(source)
         if isinstance(source.resource, HelmRepository):
             return await self._chart_of_repository(source, release, spec, policy, deployed)
         if isinstance(source.resource, GitRepository):
@@ -573,6 +588,14 @@ class WantedRelease:
     async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
         """Fetch, resolve and compose. What fails becomes `Unresolved`, not an exception."""
         return await self.resolver.desired(self.declarations, self.declared, deployed, records)
+
+
+def _suspended(source: Declared[Any]) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{source.resource.kind} {source.key} is suspended",
+        where=source.where,
+        next_step="set spec.suspend to false",
+    )
 
 
 def _suffix(revision: str) -> str:

@@ -221,11 +221,11 @@ class Engine:
         used = {
             reference
             for release in declared.releases.values()
-            for reference in references_of(release)
+            for reference in references_of(declared, release)
         }
         for key, source in declared.sources.items():
             spec = getattr(source.resource, "spec", None)
-            if key in used and spec is not None and not spec.suspend:
+            if key in used and key[0] != "HelmChart" and spec is not None and not spec.suspend:
                 self._source_jobs.every(key, spec.interval)
             else:
                 self._source_jobs.remove(key)

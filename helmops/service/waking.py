@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from helmops.errors import HelmopsError
 from helmops.model.declarations import HelmRelease
@@ -54,21 +55,28 @@ def _broken(declared: DeclarationSet) -> dict[KindKey, str]:
     return {key: str(error) for key, error in declared.broken.items()}
 
 
-def references_of(release: Declared[HelmRelease]) -> Iterator[KindKey]:
+def references_of(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:
     """Everything that a release's chart and values come from."""
-    spec = release.resource.spec
-    if spec.chart is not None:
-        reference = spec.chart.spec.source_ref
+    reference = release.resource.spec.chart_ref
+    if reference is not None:
         namespace = reference.namespace or release.key.namespace
         yield reference.kind, DeclarationKey(namespace, reference.name)
-    for value in spec.values_from:
+    with suppress(HelmopsError):  # a HelmChart that is not there names no source
+        chart = declared.chart_of(release)
+        if chart is not None:
+            source = chart.spec.source_ref
+            yield (
+                source.kind,
+                DeclarationKey(source.namespace or release.key.namespace, source.name),
+            )
+    for value in release.resource.spec.values_from:
         if value.kind != "File":
             yield value.kind, DeclarationKey(release.key.namespace, value.name)
 
 
 def _all_references(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:
     """Those of the release, and the Secrets that its sources are opened with."""
-    for reference in references_of(release):
+    for reference in references_of(declared, release):
         yield reference
         for key in secrets_of(declared, reference):
             yield "Secret", key
@@ -77,7 +85,9 @@ def _all_references(declared: DeclarationSet, release: Declared[HelmRelease]) ->
 def users_of(declared: DeclarationSet, source: KindKey) -> tuple[DeclarationKey, ...]:
     """The releases that use a source."""
     return tuple(
-        key for key, release in declared.releases.items() if source in set(references_of(release))
+        key
+        for key, release in declared.releases.items()
+        if source in set(references_of(declared, release))
     )
 
 

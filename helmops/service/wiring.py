@@ -213,7 +213,9 @@ class Installation:
     async def refresh_sources(self, keys: Iterable[DeclarationKey]) -> None:
         """Ask the sources of these releases now. What fails is told by the passes."""
         declared = self.declarations.current
-        wanted = {ref for key in keys for ref in references_of(declared.releases[key])}
+        wanted = {
+            ref for key in keys for ref in references_of(declared, declared.releases[key])
+        }
         for kind, key in sorted(wanted):
             source: Any = declared.sources.get((kind, key))
             if source is None:

@@ -19,6 +19,7 @@ from helmops.model.declarations.sources import (
     GitRepository,
     GitRepositorySpec,
     HelmChart,
+    HelmChartSpec,
     HelmRepository,
     HelmRepositorySpec,
     OCIRepository,
@@ -43,7 +44,9 @@ def unsupported_places(resource: Resource) -> Iterator[Unsupported]:
             yield from _under_spec(_of_policy(resource.spec))
         case Provider():
             yield from _under_spec(_of_provider(resource.spec))
-        case Bucket() | OCIRepository() | HelmChart() | Receiver():
+        case HelmChart():
+            yield from _under_spec(_of_helm_chart(resource.spec))
+        case Bucket() | OCIRepository() | Receiver():
             yield ("kind",), f"{resource.kind} is not acted on yet"
         case _:
             return
@@ -64,13 +67,14 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
     spec = release.spec
     yield from _set_fields(
         {
-            ("chartRef",): spec.chart_ref,
             ("serviceAccountName",): spec.service_account_name,
             ("kubeConfig",): spec.kube_config,
             ("commonMetadata",): spec.common_metadata
             and (spec.common_metadata.labels or spec.common_metadata.annotations),
         }
     )
+    if spec.chart_ref is not None and spec.chart_ref.kind != "HelmChart":
+        yield ("chartRef",), f"`{spec.chart_ref.kind}` is not acted on yet"
     if any(step.kustomize for step in spec.post_renderers):
         yield ("postRenderers",), "not acted on yet"
     if spec.chart is not None:
@@ -96,6 +100,13 @@ def _of_chart(chart: ChartTemplateSpec) -> Iterator[Unsupported]:
         yield ("chart", "spec", "valuesFiles"), "only for charts from Git and directories so far"
     if chart.verify is not None:
         yield ("chart", "spec", "verify"), "not acted on yet"
+
+
+def _of_helm_chart(chart: HelmChartSpec) -> Iterator[Unsupported]:
+    if chart.source_ref.kind == "Bucket":
+        yield ("sourceRef", "kind"), "`Bucket` is not acted on yet"
+    if chart.verify is not None:
+        yield ("verify",), "not acted on yet"
 
 
 def _of_helm_repository(spec: HelmRepositorySpec) -> Iterator[Unsupported]:

@@ -55,6 +55,13 @@ def git_repository(name: str = "git", /, **spec: Any) -> dict[str, Any]:
     )
 
 
+def helm_chart(name: str = "web", /, *, metadata: Any = None, **spec: Any) -> dict[str, Any]:
+    """A HelmChart of the repository `charts`, any version unless said otherwise."""
+    source = {"kind": "HelmRepository", "name": "charts"}
+    said = {"chart": "web", "sourceRef": source, "interval": "5m", **spec}
+    return document(SOURCES, "HelmChart", name, metadata=metadata or {}, spec=said)
+
+
 def policy(name: str = "policy", /, **spec: Any) -> dict[str, Any]:
     return document("helmops.dev/v1alpha1", "ReleasePolicy", name, spec=spec)
 

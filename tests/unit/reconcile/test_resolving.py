@@ -37,6 +37,7 @@ from tests.unit.reconcile.samples import (
     config_map,
     declare,
     git_repository,
+    helm_chart,
     key,
     policy,
     release,
@@ -287,6 +288,89 @@ async def test_a_suspended_source_is_waited_for(room: Room) -> None:
     found = await room.unresolved(repository(suspend=True), release())
     assert "HelmRepository apps/charts is suspended" in found.message
     assert room.charts.asked == []
+
+
+# HelmCharts
+
+
+def referring(name: str = "web", **reference: Any) -> dict[str, Any]:
+    found = release(chartRef={"kind": "HelmChart", "name": name, **reference})
+    del found["spec"]["chart"]
+    return found
+
+
+async def test_a_helm_chart_that_is_referred_to_says_which_chart(room: Room) -> None:
+    found = await room.target(repository(), helm_chart(version="~1.0"), referring())
+    assert (found.chart.name, found.chart.version) == ("web", "1.0.0")
+
+
+async def test_a_helm_chart_of_another_namespace_has_its_source_beside_it(room: Room) -> None:
+    elsewhere = {"namespace": "infra"}
+    room.charts.offer("https://infra.example.com", "web", "7.0.0")
+    found = await room.target(
+        {
+            **repository(url="https://infra.example.com"),
+            "metadata": {"name": "charts", **elsewhere},
+        },
+        repository(),
+        helm_chart(metadata=elsewhere),
+        referring(**elsewhere),
+    )
+    assert found.chart.version == "7.0.0"
+
+
+async def test_a_helm_chart_without_a_version_is_as_a_release_without_one(room: Room) -> None:
+    documents = (repository(), helm_chart(), referring())
+    assert (await room.target(*documents, deployed="1.0.0")).chart.version == "1.1.0"
+    documents = (repository(), helm_chart(version="*"), referring())
+    assert (await room.target(*documents, deployed="1.0.0")).chart.version == "2.0.0"
+
+
+async def test_a_helm_chart_in_git_is_packaged_with_all_that_it_says(room: Room) -> None:
+    commit = pushed(room)
+    room.builder.put_values_file(f"/trees/{commit}", "prod.yaml")
+    said = {"valuesFiles": ["prod.yaml"], "reconcileStrategy": "Revision"}
+    source = {"kind": "GitRepository", "name": "git"}
+    found = await room.target(
+        git_repository(), helm_chart(chart="charts/web", sourceRef=source, **said), referring()
+    )
+    assert found.chart.version == f"1.2.3+{commit[:12]}"
+    assert found.follows_content
+    assert room.builder.built[-1].values_files == ("prod.yaml",)
+
+
+async def test_a_helm_chart_that_is_not_declared_is_named_with_the_place(room: Room) -> None:
+    found = await room.unresolved(repository(), referring("other"))
+    assert (found.reason, found.stalled) == ("SourceNotReady", False)
+    assert "HelmChart apps/other is not declared" in found.message
+    assert "all.yaml:" in found.message
+
+
+async def test_a_helm_chart_without_its_source_names_the_line_in_the_helm_chart(room: Room) -> None:
+    found = await room.unresolved(referring(), helm_chart())
+    assert "HelmRepository apps/charts is not declared" in found.message
+    assert found.message.startswith("all.yaml:")
+    line = int(found.message.split(":")[1])
+    assert line > 12  # in the second document
+
+
+async def test_a_suspended_helm_chart_is_waited_for(room: Room) -> None:
+    found = await room.unresolved(repository(), helm_chart(suspend=True), referring())
+    assert "HelmChart apps/web is suspended" in found.message
+    assert room.charts.asked == []
+
+
+async def test_what_is_not_acted_on_in_a_helm_chart_is_refused(room: Room) -> None:
+    verify = {"provider": "cosign", "secretRef": {"name": "keys"}}
+    found = await room.unresolved(repository(), helm_chart(verify=verify), referring())
+    assert (found.reason, found.stalled) == ("NotSupported", True)
+    assert "spec.verify" in found.message
+
+
+async def test_a_second_pass_over_a_helm_chart_costs_no_resolution(room: Room) -> None:
+    declared = declare(repository(), helm_chart(), referring())
+    first = await room.desired(declared=declared)
+    assert (await room.desired(declared=declared)).target is first.target
 
 
 # What is not acted on

@@ -19,6 +19,7 @@ from tests.unit.reconcile.samples import (
     config_map,
     declare,
     git_repository,
+    helm_chart,
     key,
     policy,
     release,
@@ -172,11 +173,29 @@ def test_a_release_refers_to_its_chart_and_to_its_values() -> None:
             ],
         ),
     )
-    assert list(references_of(found.releases[key()])) == [
+    assert list(references_of(found, found.releases[key()])) == [
         ("HelmRepository", key("far", "infra")),
         ("GitRepository", key("git")),
         ("Secret", key("s")),
     ]
+
+
+def test_a_release_refers_to_its_helm_chart_and_to_its_source() -> None:
+    referring = release(chartRef={"kind": "HelmChart", "name": "web", "namespace": "infra"})
+    del referring["spec"]["chart"]
+    chart_there = helm_chart(metadata={"namespace": "infra"})
+    found = declare(referring, chart_there)
+    assert list(references_of(found, found.releases[key()])) == [
+        ("HelmChart", key("web", "infra")),
+        ("HelmRepository", key("charts", "infra")),
+    ]
+    assert users_of(found, ("HelmRepository", key("charts", "infra"))) == (key(),)
+    chart_there["spec"]["version"] = "2.x"
+    assert changed_releases(found, declare(referring, chart_there)) == {
+        key(): "HelmChart infra/web changed"
+    }
+    gone = declare(referring)
+    assert list(references_of(gone, gone.releases[key()])) == [("HelmChart", key("web", "infra"))]
 
 
 def test_users_of_a_source_are_those_that_refer_to_it() -> None:

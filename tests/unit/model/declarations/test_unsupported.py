@@ -127,15 +127,23 @@ def test_sources_policies_and_providers_are_looked_at_too(
     assert places(resource) == named
 
 
+def test_what_is_not_acted_on_in_a_helm_chart_is_named() -> None:
+    spec = {"chart": "a", "interval": "1m", "sourceRef": {"kind": "HelmRepository", "name": "b"}}
+    said = {**spec, "verify": {"provider": "cosign"}}
+    manifest = document("source.toolkit.fluxcd.io/v1", "HelmChart", "a", spec)
+    assert places(KINDS["HelmChart"].model_validate(manifest)) == []
+    manifest = document("source.toolkit.fluxcd.io/v1", "HelmChart", "a", said)
+    assert places(KINDS["HelmChart"].model_validate(manifest)) == ["spec.verify"]
+    said = {**spec, "sourceRef": {"kind": "Bucket", "name": "b"}}
+    manifest = document("source.toolkit.fluxcd.io/v1", "HelmChart", "a", said)
+    assert places(KINDS["HelmChart"].model_validate(manifest)) == ["spec.sourceRef.kind"]
+
+
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
         ("Bucket", {"bucketName": "a", "endpoint": "b", "interval": "1m"}),
         ("OCIRepository", {"url": "oci://a/b", "interval": "1m"}),
-        (
-            "HelmChart",
-            {"chart": "a", "interval": "1m", "sourceRef": {"kind": "Bucket", "name": "b"}},
-        ),
     ],
 )
 def test_kinds_that_are_only_read_say_so(kind: str, spec: dict[str, Any]) -> None:
