@@ -10,6 +10,8 @@ All that cannot be used is said at once. Reads no files, and imports nothing hea
 | `--listen` | `HELMOPS_LISTEN` | `127.0.0.1:9640` |
 | `--defaults` | `HELMOPS_DEFAULTS` | `safe` |
 | `--helm` | `HELMOPS_HELM` | `helm`, looked for on PATH |
+| - | `HELMOPS_KUBECTL` | `kubectl`, looked for on PATH |
+| - | `HELMOPS_SOPS` | `sops`, looked for on PATH |
 | `-n`, `--namespace` | `HELMOPS_NAMESPACE` | `default` |
 | `--watch-namespace` (repeatable) | `HELMOPS_WATCH_NAMESPACE`: separated by commas | all |
 | `--kubeconfig` | `KUBECONFIG` | as kubectl has it |
@@ -79,8 +81,8 @@ class Settings:
     """What the service and the commands run with.
 
     `filenames` may hold credentials in URLs and is not shown. `watch_namespaces` empty means all.
-    `kubeconfig` and `context` empty mean what kubectl would take; `helm` is a name on PATH or a
-    path.
+    `kubeconfig` and `context` empty mean what kubectl would take; `helm`,
+    `kubectl` (whose kustomize is used) and `sops` are names on PATH or paths.
     """
 
     filenames: tuple[str, ...] = field(repr=False)
@@ -88,6 +90,8 @@ class Settings:
     listen: Listen
     defaults: Literal["safe", "flux"]
     helm: str
+    kubectl: str
+    sops: str
     namespace: str
     watch_namespaces: tuple[str, ...]
     kubeconfig: str
@@ -119,6 +123,8 @@ class Settings:
                 "defaults", "--defaults", "DEFAULTS", _one_of("safe", "flux"), lambda: "safe"
             ),
             "helm": read("helm", "--helm", "HELM", str.strip, lambda: "helm"),
+            "kubectl": read("kubectl", "HELMOPS_KUBECTL", "KUBECTL", str.strip, lambda: "kubectl"),
+            "sops": read("sops", "HELMOPS_SOPS", "SOPS", str.strip, lambda: "sops"),
             "namespace": read(
                 "namespace", "--namespace", "NAMESPACE", _namespace, lambda: "default"
             ),

@@ -23,7 +23,7 @@ def test_what_nobody_says_has_defaults() -> None:
     assert settings.cache_dir == Path("/home/ops/.cache/helmops")
     assert str(settings.listen) == "127.0.0.1:9640"
     assert settings.defaults == "safe"
-    assert settings.helm == "helm"
+    assert (settings.helm, settings.kubectl, settings.sops) == ("helm", "kubectl", "sops")
     assert settings.namespace == "default"
     assert settings.watch_namespaces == ()
     assert settings.concurrency == 8
@@ -39,6 +39,8 @@ def test_the_environment_is_understood() -> None:
         HELMOPS_LISTEN="0.0.0.0:80",
         HELMOPS_DEFAULTS="flux",
         HELMOPS_HELM="/opt/helm",
+        HELMOPS_KUBECTL="/opt/kubectl",
+        HELMOPS_SOPS="/opt/sops",
         HELMOPS_NAMESPACE="prod",
         HELMOPS_WATCH_NAMESPACE="a,b, a",
         KUBECONFIG="/a:/b",
@@ -55,6 +57,7 @@ def test_the_environment_is_understood() -> None:
     assert settings.listen == Listen("0.0.0.0", 80)
     assert settings.defaults == "flux"
     assert settings.helm == "/opt/helm"
+    assert (settings.kubectl, settings.sops) == ("/opt/kubectl", "/opt/sops")
     assert settings.namespace == "prod"
     assert settings.watch_namespaces == ("a", "b")
     assert (settings.kubeconfig, settings.context) == ("/a:/b", "kind")
