@@ -24,6 +24,11 @@ def declaration_digest(spec: Mapping[str, Any]) -> str:
     return _digest(spec)
 
 
+def post_render_digest(kustomizations: Sequence[Mapping[str, Any]], hooks: str) -> str:
+    """Of the steps between rendering and applying, in order, and which hooks go through them."""
+    return _digest({"steps": list(kustomizations), "hooks": hooks})
+
+
 def plan_digest(
     *,
     chart_name: str,
