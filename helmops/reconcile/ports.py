@@ -105,6 +105,18 @@ class ChartBuilder(Protocol):
 
 
 class ReleaseStorage(Protocol):
+    async def with_values_files(
+        self,
+        artifact: ChartArtifact,
+        values_files: Sequence[str],
+        *,
+        ignore_missing_values_files: bool = False,
+    ) -> ChartArtifact:
+        """An archive with its values.yaml replaced by these files of it, merged in order. Raises
+        SourceMissing, SourceUnavailable, ChartRefused.
+        """
+
+
     """Helm's release Secrets."""
 
     async def read(self, release: ReleaseId) -> StoredRelease:

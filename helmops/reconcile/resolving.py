@@ -396,11 +396,19 @@ class Resolver:
             allow = UpgradeAllow.MINOR
         choice = self._choose(versions, wanted.version or "", deployed, allow, str(source.key))
         artifact = await self._repositories.pull(repository, choice.selected, credentials)
+        if wanted.values_files:
+            artifact = await self._builder.with_values_files(
+                artifact,
+                wanted.values_files,
+                ignore_missing_values_files=wanted.ignore_missing_values_files,
+            )
         chart = _Chart(
             artifact=artifact,
             choice=choice.reason,
             held_back=tuple(f"{held.version}: {held.why}" for held in choice.held_back),
             is_downgrade=choice.is_downgrade,
+            # Other values files make another chart of the same version.
+            follows_content=bool(wanted.values_files),
         )
         return chart, versions
 

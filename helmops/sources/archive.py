@@ -98,6 +98,16 @@ def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
     )
 
 
+def refuse_library(facts: ChartFacts, where: str) -> None:
+    """Raise ChartRefused for a library chart, which helm would refuse at the install."""
+    if facts.is_library:
+        raise ChartRefused(
+            f"{facts.name} is a library chart: it has nothing to install",
+            where=where,
+            next_step="name the chart that uses it",
+        )
+
+
 def _look_through(archive: tarfile.TarFile, where: str, limits: ArchiveLimits) -> bytes:
     """Every entry; gives back the Chart.yaml."""
     top = ""

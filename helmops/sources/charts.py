@@ -5,7 +5,8 @@ tells a chart that changed from one that did not, whatever its version says.
 
 Dependencies that are in `charts/` already are used; those with a `file://` are packaged from the
 same tree, and theirs before them; for all others helm is run, on a copy: the tree itself is never
-written to. `valuesFiles` replace values.yaml, in order one over another, as in Flux.
+written to. `valuesFiles` replace values.yaml, in order one over another, as in Flux; for that an
+archive out of a repository is packaged anew.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from helmops.sources.archive import (
     ChartFacts,
     inspect_archive,
     read_chart_yaml,
+    refuse_library,
 )
 from helmops.sources.artifact_cache import ArtifactCache, digest_of
 from helmops.sources.helmignore import BadPatternError, IgnoreRules
@@ -77,6 +79,15 @@ class _Request:
         return f"{self.path} in {self.tree.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Repacking:
+    """An archive, by its digest, and the values files that it is to get."""
+
+    digest: str
+    values_files: tuple[str, ...]
+    ignore_missing_values_files: bool
+
+
 class ChartPackager:
     """The `ChartBuilder` of the real world."""
 
@@ -96,7 +107,10 @@ class ChartPackager:
         self._scratch = scratch
         self._limits = limits or ArchiveLimits()
         self._built: OrderedDict[_Request, tuple[ChartArtifact, tuple[_Seen, ...]]] = OrderedDict()
-        self._locks: WeakValueDictionary[_Request, asyncio.Lock] = WeakValueDictionary()
+        self._repacked: OrderedDict[_Repacking, ChartArtifact] = OrderedDict()
+        self._locks: WeakValueDictionary[_Request | _Repacking, asyncio.Lock] = (
+            WeakValueDictionary()
+        )
 
     async def build(
         self,
@@ -124,6 +138,69 @@ class ChartPackager:
                 if artifact is None:
                     artifact = await self._make(request)
             return artifact
+
+    async def with_values_files(
+        self,
+        artifact: ChartArtifact,
+        values_files: Sequence[str],
+        *,
+        ignore_missing_values_files: bool = False,
+    ) -> ChartArtifact:
+        """An archive with its values.yaml replaced by these files of it, merged in order.
+
+        The same archive and files give the same archive, answered from memory where it is at hand;
+        the artifact itself where all of the files are missing, and may be. Raises SourceMissing,
+        SourceUnavailable (our own disk), ChartRefused.
+        """
+        request = _Repacking(artifact.digest, tuple(values_files), ignore_missing_values_files)
+        where = f"{artifact.name} {artifact.version} of {artifact.source}"
+        lock = self._locks.setdefault(request, asyncio.Lock())
+        async with lock:
+            with _disk(where):
+                made = self._repacked.get(request)
+                if made is None or not await asyncio.to_thread(self._artifacts.find, made.digest):
+                    made = await asyncio.to_thread(self._repack, artifact, request, where)
+                self._repacked[request] = made
+                self._repacked.move_to_end(request)
+                while len(self._repacked) > MOST_BUILDS:
+                    self._repacked.popitem(last=False)
+        # Where it came from is the asker's: another repository may serve the same archive.
+        return replace(artifact, path=made.path, digest=made.digest)
+
+    def _repack(self, artifact: ChartArtifact, request: _Repacking, where: str) -> ChartArtifact:
+        scratch = self._new_scratch()
+        try:
+            inspect_archive(Path(artifact.path), where, self._limits)
+            chart = scratch / "chart"
+            chart.mkdir()
+            _unpack(Path(artifact.path), chart)
+
+            def read(name: str) -> bytes | None:
+                file = chart / _within(name, where)
+                return file.read_bytes() if file.is_file() else None
+
+            values = _merged_values(
+                read,
+                request.values_files,
+                request.ignore_missing_values_files,
+                where,
+                "valuesFiles are relative to the chart",
+            )
+            if values is None:
+                return artifact
+            (chart / "values.yaml").write_bytes(values)
+            path, digest = self._keep(chart, artifact.name, where)
+            return replace(artifact, path=str(path), digest=digest)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _keep(self, directory: Path, name: str, where: str) -> tuple[Path, str]:
+        """Pack a chart's directory into the cache; gives back the archive and its digest."""
+        with self._artifacts.incoming() as incoming:
+            _pack(directory, name, incoming)
+            inspect_archive(incoming, where, self._limits)
+            digest = digest_of(incoming)
+            return self._artifacts.add(incoming, digest), digest
 
     def _at_hand(self, request: _Request) -> ChartArtifact | None:
         found = self._built.get(request)
@@ -165,21 +242,12 @@ class ChartPackager:
 
     def _finish(self, request: _Request, staging: _Staging, chart: _Chart) -> ChartArtifact:
         """Values, version, archive, cache."""
-        if chart.facts.is_library:
-            raise ChartRefused(
-                f"{chart.facts.name} is a library chart: it has nothing to install",
-                where=request.where,
-                next_step="name the chart that uses it",
-            )
+        refuse_library(chart.facts, request.where)
         staging.put_values(chart, request.values_files, request.ignore_missing_values_files)
         facts = chart.facts
         if request.version_suffix:
             facts = _with_suffix(chart, request.version_suffix, request.where)
-        with self._artifacts.incoming() as incoming:
-            _pack(chart.directory, facts.name, incoming)
-            inspect_archive(incoming, request.where, self._limits)
-            digest = digest_of(incoming)
-            path = self._artifacts.add(incoming, digest)
+        path, digest = self._keep(chart.directory, facts.name, request.where)
         tree = request.tree
         return ChartArtifact(
             name=facts.name,
@@ -388,32 +456,47 @@ class _Staging:
     # Values.
 
     def put_values(self, chart: _Chart, files: Sequence[str], ignore_missing: bool) -> None:
-        """Replace values.yaml. A single file stays as it is, byte by byte."""
-        texts: dict[str, bytes] = {}
-        for name in files:
-            path = _within(name, self.where)
+        """Replace values.yaml."""
+
+        def read(name: str) -> bytes | None:
             try:
-                real = self._real(self.root / path)
-                texts[path] = real.read_bytes()
+                real = self._real(self.root / _within(name, self.where))
+                text = real.read_bytes()
             except (SourceMissing, IsADirectoryError):
-                if ignore_missing:
-                    continue
-                raise SourceMissing(
-                    f"no values file {name}",
-                    where=self.where,
-                    next_step="valuesFiles are relative to the source, not to the chart",
-                ) from None
+                return None
             self.seen.append((str(real), signature([str(real)])))
-        if not texts:
-            return
-        try:
-            layers = [parse_values(text, path) for path, text in texts.items()]
-            merged = next(iter(texts.values()))
-            if len(layers) > 1:
-                merged = values_for_helm(merge_values(layers))
-        except ValuesError as error:
-            raise ChartRefused(f"a values file cannot be read: {error}", where=self.where) from None
-        (chart.directory / "values.yaml").write_bytes(merged)
+            return text
+
+        advice = "valuesFiles are relative to the source, not to the chart"
+        merged = _merged_values(read, files, ignore_missing, self.where, advice)
+        if merged is not None:
+            (chart.directory / "values.yaml").write_bytes(merged)
+
+
+def _merged_values(
+    read: Callable[[str], bytes | None],
+    files: Sequence[str],
+    ignore_missing: bool,
+    where: str,
+    advice: str,
+) -> bytes | None:
+    """What values files say together; a single one stays as it is, byte by byte. None for none."""
+    texts: dict[str, bytes] = {}
+    for name in files:
+        text = read(name)
+        if text is None and not ignore_missing:
+            raise SourceMissing(f"no values file {name}", where=where, next_step=advice)
+        if text is not None:
+            texts[_within(name, where)] = text
+    if not texts:
+        return None
+    try:
+        layers = [parse_values(text, path) for path, text in texts.items()]
+        if len(layers) > 1:
+            return values_for_helm(merge_values(layers))
+    except ValuesError as error:
+        raise ChartRefused(f"a values file cannot be read: {error}", where=where) from None
+    return next(iter(texts.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Protocol
 import pytest
 
 from helmops.errors import SourceMissing
-from helmops.model.charts import Tree
+from helmops.model.charts import ChartArtifact, Tree
 from helmops.reconcile.ports import ChartBuilder
-from helmops.sources.artifact_cache import ArtifactCache
+from helmops.sources.artifact_cache import ArtifactCache, digest_of
 from helmops.sources.charts import ChartPackager
-from tests.fakes.chart_archives import chart_yaml
+from tests.fakes.chart_archives import chart_archive, chart_yaml
 from tests.fakes.chart_builder import FakeChartBuilder
 
 
@@ -26,6 +26,9 @@ class World(Protocol):
 
     def put_values_file(self, path: str) -> None: ...
 
+    def archive(self, name: str, version: str, *, values_file: str) -> ChartArtifact:
+        """A pulled chart with a values file in it."""
+
 
 class FakeWorld:
     def __init__(self) -> None:
@@ -37,6 +40,10 @@ class FakeWorld:
 
     def put_values_file(self, path: str) -> None:
         self._fake.put_values_file(self.tree.path, path)
+
+    def archive(self, name: str, version: str, *, values_file: str) -> ChartArtifact:
+        self._fake.put_values_file("", values_file)
+        return ChartArtifact(name, version, "/cache/a.tgz", "1" * 64, "https://example.com")
 
 
 class RealWorld:
@@ -55,6 +62,11 @@ class RealWorld:
 
     def put_values_file(self, path: str) -> None:
         Path(self.tree.path, path).write_text("a: 1\n")
+
+    def archive(self, name: str, version: str, *, values_file: str) -> ChartArtifact:
+        path = Path(self.tree.path).with_name("pulled.tgz")
+        path.write_bytes(chart_archive(name, version, **{values_file: "a: 1\n"}))
+        return ChartArtifact(name, version, str(path), digest_of(path), "https://example.com")
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -90,6 +102,20 @@ async def test_a_suffix_is_the_version_s_build_metadata(world: World) -> None:
     world.put("charts/app", "app", "1.2.3+old")
     artifact = await world.builder.build(world.tree, "charts/app", version_suffix="abc")
     assert artifact.version == artifact.revision == "1.2.3+abc"
+
+
+async def test_an_archive_gets_values_files_or_stays_as_it_is(world: World, tmp_path: Path) -> None:
+    pulled = world.archive("app", "1.2.3", values_file="prod.yaml")
+    made = await world.builder.with_values_files(pulled, ["prod.yaml"])
+    assert (made.name, made.version, made.source) == ("app", "1.2.3", pulled.source)
+    assert made.digest != pulled.digest
+    assert await world.builder.with_values_files(pulled, ["prod.yaml"]) == made
+    with pytest.raises(SourceMissing):
+        await world.builder.with_values_files(pulled, ["gone.yaml"])
+    ignoring = world.builder.with_values_files(
+        pulled, ["gone.yaml"], ignore_missing_values_files=True
+    )
+    assert await ignoring == pulled
 
 
 async def test_a_chart_or_values_file_that_is_not_there_is_missing(world: World) -> None:

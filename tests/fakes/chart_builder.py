@@ -60,6 +60,20 @@ class FakeChartBuilder:
         else:
             self._failures[path] = error
 
+    async def with_values_files(
+        self,
+        artifact: ChartArtifact,
+        values_files: Sequence[str],
+        *,
+        ignore_missing_values_files: bool = False,
+    ) -> ChartArtifact:
+        """An archive has the values files that `put_values_file("", path)` names."""
+        there = [name for name in values_files if ("", name) in self._values_files]
+        if len(there) < len(values_files) and not ignore_missing_values_files:
+            raise SourceMissing("no values file", where=artifact.source)
+        digest = sha256(f"{artifact.digest} {there}".encode())
+        return replace(artifact, digest=digest) if there else artifact
+
     async def build(
         self,
         tree: Tree,

@@ -96,8 +96,6 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
 def _of_chart(chart: ChartTemplateSpec) -> Iterator[Unsupported]:
     if chart.source_ref.kind == "Bucket":
         yield ("chart", "spec", "sourceRef", "kind"), "`Bucket` is not acted on yet"
-    if chart.source_ref.kind == "HelmRepository" and chart.values_files:
-        yield ("chart", "spec", "valuesFiles"), "only for charts from Git and directories so far"
     if chart.verify is not None:
         yield ("chart", "spec", "verify"), "not acted on yet"
 

@@ -290,6 +290,18 @@ async def test_a_suspended_source_is_waited_for(room: Room) -> None:
     assert room.charts.asked == []
 
 
+async def test_values_files_of_a_repositorys_chart_make_another_chart_of_it(room: Room) -> None:
+    room.builder.put_values_file("", "prod.yaml")
+    plain = await room.target(repository(), release())
+    files = {"valuesFiles": ["prod.yaml", "gone.yaml"], "ignoreMissingValuesFiles": True}
+    found = await room.target(repository(), release(chart=chart(**files)))
+    assert found.chart.version == plain.chart.version
+    assert found.chart.digest != plain.chart.digest
+    assert (plain.follows_content, found.follows_content) == (False, True)
+    missing = await room.unresolved(repository(), release(chart=chart(valuesFiles=["gone.yaml"])))
+    assert "no values file" in missing.message
+
+
 # HelmCharts
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -637,3 +638,101 @@ async def test_a_scratch_directory_that_cannot_be_made_is_said_so(
     packager = ChartPackager(ArtifactCache(tmp_path / "c"), helm, scratch=tmp_path / "file" / "x")
     with pytest.raises(SourceUnavailable, match="cannot be packaged"):
         await packager.build(tree, "charts/app")
+
+
+# Values files of archives.
+
+
+def archived(tmp_path: Path, content: bytes, version: str = "1.2.3") -> ChartArtifact:
+    path = tmp_path / "pulled.tgz"
+    path.write_bytes(content)
+    return ChartArtifact(
+        name="app",
+        version=version,
+        path=str(path),
+        digest=digest_of(path),
+        source="https://charts.example.com",
+        revision=version,
+    )
+
+
+FILES = {
+    "prod.yaml": "image: {tag: '2'}\n",
+    "sub/big.yaml": "replicas: 9\n",
+    "list.yaml": "[1]\n",
+    "templates/a.yaml": "kind: ConfigMap\n",
+}
+
+
+async def test_an_archive_gets_the_values_files_that_are_in_it(
+    packager: ChartPackager, tmp_path: Path
+) -> None:
+    pulled = archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    made = await packager.with_values_files(pulled, ["values.yaml", "prod.yaml", "./sub/big.yaml"])
+    assert yaml.safe_load(contents(made)["app/values.yaml"]) == {
+        "image": {"tag": "2"},
+        "replicas": 9,
+    }
+    assert contents(made)["app/templates/a.yaml"] == b"kind: ConfigMap\n"
+    assert (made.name, made.version, made.source) == ("app", "1.2.3", pulled.source)
+    assert made.digest == digest_of(Path(made.path)) != pulled.digest
+
+
+async def test_values_yaml_counts_only_when_listed(packager: ChartPackager, tmp_path: Path) -> None:
+    pulled = archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    made = await packager.with_values_files(pulled, ["prod.yaml"])
+    assert contents(made)["app/values.yaml"] == FILES["prod.yaml"].encode()
+
+
+async def test_the_same_archive_with_the_same_values_files_is_made_once(
+    packager: ChartPackager, tmp_path: Path
+) -> None:
+    pulled = archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    first = await packager.with_values_files(pulled, ["prod.yaml"])
+    os.unlink(pulled.path)  # what was made is at hand
+    assert await packager.with_values_files(pulled, ["prod.yaml"]) == first
+    os.unlink(first.path)
+    archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    assert await packager.with_values_files(pulled, ["prod.yaml"]) == first
+    other = await packager.with_values_files(pulled, ["sub/big.yaml"])
+    assert other.digest != first.digest
+
+
+async def test_a_values_file_that_an_archive_lacks_is_missing_unless_ignored(
+    packager: ChartPackager, tmp_path: Path
+) -> None:
+    pulled = archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    with pytest.raises(SourceMissing, match=r"no values file gone\.yaml"):
+        await packager.with_values_files(pulled, ["prod.yaml", "gone.yaml"])
+    some = await packager.with_values_files(
+        pulled, ["prod.yaml", "gone.yaml"], ignore_missing_values_files=True
+    )
+    assert contents(some)["app/values.yaml"] == FILES["prod.yaml"].encode()
+    none = await packager.with_values_files(pulled, ["gone.yaml"], ignore_missing_values_files=True)
+    assert none == pulled
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("list.yaml", "list.yaml"),
+        ("../../etc/passwd", "leads out of the source"),
+        ("templates", "no values file templates"),
+    ],
+)
+async def test_what_is_no_values_file_of_an_archive_is_refused(
+    packager: ChartPackager, tmp_path: Path, name: str, says: str
+) -> None:
+    pulled = archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    with pytest.raises((ChartRefused, SourceMissing), match=says):
+        await packager.with_values_files(pulled, [name])
+    assert not any((tmp_path / "scratch").iterdir())
+
+
+async def test_two_repositories_of_one_archive_keep_their_names(
+    packager: ChartPackager, tmp_path: Path
+) -> None:
+    pulled = archived(tmp_path, chart_archive("app", "1.2.3", **FILES))
+    other = replace(pulled, source="https://mirror.example.com")
+    await packager.with_values_files(pulled, ["prod.yaml"])
+    assert (await packager.with_values_files(other, ["prod.yaml"])).source == other.source

@@ -520,6 +520,12 @@ async def test_an_archive_that_must_not_be_used_is_refused_every_time(
             await pulled(repositories, spec, "bad")
 
 
+async def test_a_library_chart_is_refused(repository: Repository, make: Make) -> None:
+    repository.add("lib", "1.0.0", chart_archive("lib", "1.0.0", "type: library\n"))
+    with pytest.raises(ChartRefused, match="lib is a library chart: it has nothing to install"):
+        await pulled(make(), spec_of(repository.url), "lib")
+
+
 async def test_a_version_with_v_is_the_same_version(repository: Repository, make: Make) -> None:
     repository.add("v", "v1.0.0", chart_archive("v", "1.0.0"))
     await pulled(make(), spec_of(repository.url), "v")

@@ -36,7 +36,6 @@ def places(resource: Resource) -> list[str]:
         ({"upgrade": {"crds": "Create"}}, "spec.upgrade.crds"),
         ({"upgrade": {"crds": "CreateReplace"}}, "spec.upgrade.crds"),
         ({"chart": chart(verify={"provider": "cosign"})}, "spec.chart.spec.verify"),
-        ({"chart": chart(valuesFiles=["a.yaml"])}, "spec.chart.spec.valuesFiles"),
         (
             {"chart": chart(sourceRef={"kind": "Bucket", "name": "b"})},
             "spec.chart.spec.sourceRef.kind",
