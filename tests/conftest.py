@@ -24,9 +24,18 @@ from devcluster.certificates import Authority  # noqa: E402
 from devcluster.chart_server import ChartRepository  # noqa: E402
 from devcluster.errors import ToolMissing  # noqa: E402
 from devcluster.git_server import GitHttpServer, GitRepository, GitSshServer  # noqa: E402
+from devcluster.prometheus import Prometheus  # noqa: E402
+from devcluster.prometheus import find as find_prometheus  # noqa: E402
 
 CHARTS = ROOT / "fixtures" / "charts"
-_REAL_PARTS = {"cluster", "private_cluster", "_tools", "serve_charts", "git_repository"}
+_REAL_PARTS = {
+    "cluster",
+    "private_cluster",
+    "_tools",
+    "serve_charts",
+    "git_repository",
+    "_prometheus_program",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -229,3 +238,34 @@ def git_over_ssh(tmp_path: Path) -> Iterator[GitSshServer]:
         pytest.skip(str(missing))
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _prometheus_program() -> Path:
+    try:
+        return find_prometheus(_say)
+    except ToolMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def prometheus(
+    _prometheus_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A real Prometheus, whose samples tests `set`; skips where there is none to be had."""
+    with Prometheus(_prometheus_program, tmp_path_factory.mktemp("prometheus")) as one:
+        yield one
+
+
+@pytest.fixture
+def serve_prometheus(
+    _prometheus_program: Path, tmp_path: Path
+) -> Iterator[Callable[..., Prometheus]]:
+    """Starts a Prometheus of this test's own; for HTTPS and a login, which `prometheus` has not."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(**options: Any) -> Prometheus:
+            own = Prometheus(_prometheus_program, tmp_path / "prometheus", **options)
+            return stack.enter_context(own)
+
+        yield serve

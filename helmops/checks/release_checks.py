@@ -8,6 +8,7 @@ from typing import Any
 
 from helmops.checks.cel import CelProbe
 from helmops.checks.http import HttpProbe
+from helmops.checks.prometheus import PrometheusProbe
 from helmops.checks.readiness import Readiness
 from helmops.checks.runner import Probe, run_check
 from helmops.checks.surroundings import Clock, Cluster, Progress
@@ -64,9 +65,10 @@ class ReleaseChecks:
             return HttpProbe(self._http, check.http, release, credentials)
         if check.cel:
             return CelProbe(self._cluster, check.cel, release)
-        kind = "prometheus" if check.prometheus else "job"
+        if check.prometheus:
+            return PrometheusProbe(self._http, check.prometheus, release, credentials)
         raise NotSupported(
-            f"the check {check.name} is of the kind `{kind}`, which helmops does not run yet",
-            next_step="use `http` or `cel`",
-            field=f"spec.verify.checks.{kind}",
+            f"the check {check.name} is of the kind `job`, which helmops does not run yet",
+            next_step="use `http`, `cel` or `prometheus`",
+            field="spec.verify.checks.job",
         )

@@ -279,9 +279,7 @@ class Performer:
         objects: Sequence[Mapping[str, Any]],
         progress: Progress | None,
     ) -> CheckResult:
-        credentials = await self.credentials.for_http(
-            desired.key.namespace, check.http.secret_ref if check.http else None
-        )
+        credentials = await self.credentials.for_http(desired.key.namespace, check.secret_ref)
         return await self.checks.policy_check(
             check, desired.release, objects, credentials, progress=progress
         )

@@ -7,6 +7,7 @@ Stalled, and this is said when it is resolved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, Strict
@@ -17,12 +18,15 @@ from helmops.model.expression import compile_expression
 from helmops.model.json_path import JsonPath
 
 
-def _is_about_an_object(text: str) -> str:
-    try:
-        compile_expression(text, {"object": "dyn"})
-    except DeclarationError as error:
-        raise PydanticCustomError("cel", "{why}", {"why": error.what}) from None
-    return text
+def _is_about(variable: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            compile_expression(text, {variable: "dyn"})
+        except DeclarationError as error:
+            raise PydanticCustomError("cel", "{why}", {"why": error.what}) from None
+        return text
+
+    return check
 
 
 def _is_one_place(text: str) -> str:
@@ -34,6 +38,8 @@ def _is_one_place(text: str) -> str:
 
 
 #: CEL over the variable `object`.
-ObjectExpression = Annotated[str, Strict(), AfterValidator(_is_about_an_object)]
+ObjectExpression = Annotated[str, Strict(), AfterValidator(_is_about("object"))]
+#: CEL over the variable `result`.
+ResultExpression = Annotated[str, Strict(), AfterValidator(_is_about("result"))]
 #: A path to one place of a JSON document.
 JsonPlace = Annotated[str, Strict(), AfterValidator(_is_one_place)]

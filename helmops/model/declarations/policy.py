@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AllowInfNan,
     Field,
     Strict,
     StringConstraints,
@@ -28,7 +29,11 @@ from helmops.model.declarations.base import (
     TextMap,
     refuse,
 )
-from helmops.model.declarations.expressions import JsonPlace, ObjectExpression
+from helmops.model.declarations.expressions import (
+    JsonPlace,
+    ObjectExpression,
+    ResultExpression,
+)
 
 
 def _is_regex(pattern: str) -> str:
@@ -45,6 +50,7 @@ Regex = Annotated[str, Strict(), AfterValidator(_is_regex)]
 HttpUrl = Annotated[str, Strict(), StringConstraints(pattern=r"^https?://[^/].*$")]
 HttpStatus = Annotated[Count, Field(ge=100, le=599)]
 AtLeastOnce = Annotated[Count, Field(ge=1)]
+Bound = Annotated[float, Strict(), AllowInfNan(False)]
 
 #: When a remediation hook runs.
 HookPoint = Literal["beforeUpgrade", "failed", "beforeRollback", "afterRollback", "afterSuccess"]
@@ -194,15 +200,74 @@ class CelCheck(Model):
     )
 
 
-class PrometheusCheck(Model):
-    """A query whose result tells health."""
+class Threshold(Model):
+    """Bounds that every sample of a query must keep."""
 
-    address: HttpUrl = Field(description="Address of Prometheus.")
-    query: Text = Field(min_length=1, description="PromQL.")
-    expr: Text = Field(
-        default="", description="CEL over `result`; absent: every sample must be above 0."
+    min: Bound | None = Field(default=None, description="The least that is healthy.")
+    max: Bound | None = Field(default=None, description="The most that is healthy.")
+    above: Bound | None = Field(default=None, description="Healthy is more than this.")
+    below: Bound | None = Field(default=None, description="Healthy is less than this.")
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        lower = [bound for bound in (self.min, self.above) if bound is not None]
+        upper = [bound for bound in (self.max, self.below) if bound is not None]
+        if not lower and not upper:
+            raise refuse("at least one of `min`, `max`, `above` and `below` must be set")
+        if len(lower) > 1 or len(upper) > 1:
+            raise refuse("`min` and `above` exclude each other, and so do `max` and `below`")
+        is_open = self.above is not None or self.below is not None
+        if lower and upper and (lower > upper or (lower == upper and is_open)):
+            raise refuse("no number is between its bounds")
+        return self
+
+
+class PrometheusCheck(Model):
+    """A query whose result tells health; `expr`, `threshold` or neither."""
+
+    address: HttpUrl = Field(
+        description="Address of Prometheus (or what has its API), to which `/api/v1/query` is "
+        "added."
     )
-    secret_ref: LocalRef | None = Field(default=None, description="Secret with credentials.")
+    query: Text = Field(
+        min_length=1,
+        description="PromQL that gives a vector or a number, evaluated now; `{release}` and "
+        "`{namespace}` stand for the release's.",
+    )
+    expr: ResultExpression | None = Field(
+        default=None,
+        min_length=1,
+        description="CEL that is true when the release is healthy, over `result`: a list of "
+        "`{metric: {label: text}, value: number}`.",
+    )
+    threshold: Threshold | None = Field(
+        default=None,
+        description="What every sample must be; absent, and without `expr`: above 0.",
+    )
+    no_data: Literal["fail", "pass"] = Field(
+        default="fail",
+        description="What a result without samples means; NaN (0 divided by 0) is none.",
+    )
+    headers: TextMap = Field(
+        default_factory=dict, repr=False, description="Headers; credentials go to `secretRef`."
+    )
+    tls: TlsSettings = Field(
+        default_factory=TlsSettings, description="How the certificate is looked at."
+    )
+    secret_ref: LocalRef | None = Field(
+        default=None,
+        description="Secret with `username` and `password`, or `bearerToken`; `ca.crt`, `tls.crt` "
+        "and `tls.key` for TLS.",
+    )
+    timeout: PositiveDuration = Field(
+        default=timedelta(seconds=10), description="Time for one request."
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.expr is not None and self.threshold is not None:
+            raise refuse("`expr` and `threshold` exclude each other")
+        return self
 
 
 class JobTemplate(Model):
@@ -242,6 +307,12 @@ class PolicyCheck(Model):
         if len(given) != 1:
             raise refuse("exactly one of `http`, `cel`, `prometheus` and `job` must be set")
         return self
+
+    @property
+    def secret_ref(self) -> LocalRef | None:
+        """The Secret with the credentials that it asks with."""
+        asking = self.http or self.prometheus
+        return asking.secret_ref if asking else None
 
 
 class VerifyPolicy(Model):

@@ -66,13 +66,17 @@ async def test_a_cel_check(checks: ReleaseChecks, cluster: FakeObjects) -> None:
     assert result == CheckResult("mine", True, "ConfigMap/shop/c: `object.data.a == 'b'` is true")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        {"prometheus": {"address": "http://prometheus", "query": "up"}},
-        {"job": {"template": {"spec": {}}}},
-    ],
-)
+async def test_a_prometheus_check(checks: ReleaseChecks) -> None:
+    with web_server() as server:
+        answer = b'{"data": {"resultType": "scalar", "result": [1.5, "1"]}}'
+        server.routes["/api/v1/query"] = Answer(body=answer)
+
+        result = await run(checks, prometheus={"address": server.url, "query": "1"})
+
+    assert result == CheckResult("mine", True, "`1` gives 1: above 0")
+
+
+@pytest.mark.parametrize("kind", [{"job": {"template": {"spec": {}}}}])
 async def test_what_is_not_run_yet_says_so(checks: ReleaseChecks, kind: dict[str, Any]) -> None:
     with pytest.raises(NotSupported) as caught:
         await run(checks, **kind)

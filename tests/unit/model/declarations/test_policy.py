@@ -8,6 +8,7 @@ from helmops.model.declarations import ReleasePolicy, ReleaseSelector
 from tests.unit.model.manifests import policy
 
 HTTP = {"url": "https://web.example.com/healthz"}
+QUERY = {"address": "http://prometheus:9090", "query": "up"}
 JOB = {"template": {"spec": {"containers": []}}}
 
 
@@ -94,10 +95,43 @@ def test_a_check_is_of_exactly_one_kind(kind: dict[str, Any]) -> None:
         ({"http": HTTP, "failureThreshold": 0}, "greater than or equal to 1"),
         ({"http": {**HTTP, "retries": 1}}, "not permitted"),
         ({"job": {"template": {}}}, "at least 1"),
+        ({"prometheus": {**QUERY, "query": ""}}, "at least 1"),
+        ({"prometheus": {**QUERY, "expr": "result.all(r, r.value <"}}, "ends too early"),
+        ({"prometheus": {**QUERY, "expr": "object.x"}}, "undeclared reference to 'object.x'"),
+        ({"prometheus": {**QUERY, "expr": "true", "threshold": {"min": 1}}}, "exclude each other"),
+        ({"prometheus": {**QUERY, "threshold": {}}}, "at least one of `min`"),
+        ({"prometheus": {**QUERY, "threshold": {"min": 1, "above": 1}}}, "exclude each other"),
+        ({"prometheus": {**QUERY, "threshold": {"min": 2, "max": 1}}}, "no number is between"),
+        ({"prometheus": {**QUERY, "threshold": {"min": 1, "below": 1}}}, "no number is between"),
+        ({"prometheus": {**QUERY, "threshold": {"max": "1"}}}, "valid number"),
+        ({"prometheus": {**QUERY, "threshold": {"max": float("nan")}}}, "finite"),
+        ({"prometheus": {**QUERY, "noData": "ignore"}}, "'fail' or 'pass'"),
     ],
 )
 def test_a_check_that_makes_no_sense_is_refused(check: dict[str, Any], said: str) -> None:
     assert said in refused(verify={"checks": [{"name": "a", **check}]})
+
+
+@pytest.mark.parametrize("threshold", [{"min": 1, "max": 1}, {"above": 0, "below": 1.5}])
+def test_a_threshold_may_have_two_bounds(threshold: dict[str, float]) -> None:
+    check = {"name": "a", "prometheus": {**QUERY, "threshold": threshold}}
+
+    [parsed] = policy(verify={"checks": [check]}).spec.verify.checks
+
+    assert parsed.manifest() == check
+
+
+def test_a_check_asks_with_the_credentials_of_its_kind() -> None:
+    secret = {"secretRef": {"name": "login"}}
+    checks = [
+        {"name": "a", "http": HTTP | secret},
+        {"name": "b", "prometheus": QUERY | secret},
+        {"name": "c", "job": JOB},
+    ]
+
+    refs = [check.secret_ref for check in policy(verify={"checks": checks}).spec.verify.checks]
+
+    assert [ref and ref.name for ref in refs] == ["login", "login", None]
 
 
 def test_a_hook_is_a_job_or_a_webhook() -> None:
