@@ -41,6 +41,7 @@ from helmops.errors import (
     HelmWaitTimeout,
     HookFailed,
     ObjectRefused,
+    PostRenderFailed,
     SourceMissing,
     TestFailed,
 )
@@ -49,6 +50,7 @@ from helmops.helm.documents import encode_values, parse_manifest
 from helmops.helm.failures import error_of, is_log
 from helmops.helm.flags import HelmVersion
 from helmops.helm.locks import ReleaseLocks
+from helmops.helm.post_renderer import PostRenderer, post_renderer
 from helmops.helm.redaction import redactor, secret_values
 from helmops.model.charts import ChartArtifact
 from helmops.model.credentials import HttpCredentials
@@ -59,6 +61,7 @@ from helmops.model.declarations import (
     UninstallSpec,
     UpgradeSpec,
 )
+from helmops.model.post_rendering import PostRendering
 from helmops.model.releases import HelmRun, Progress, ReleaseId
 
 #: Says how a stored revision's objects were applied: `ssa`, `csa`, or empty where nobody knows.
@@ -107,7 +110,8 @@ class HelmClient(Command):  # type: ignore[misc]
     `runtime_dir` is a directory of this machine for locks and helm's caches, shared by all helmops
     of one user. `environment` is added to helm's (`HELM_KUBETOKEN`, `HELM_KUBEAPISERVER`…);
     `secrets` is looked at anew for each text, so that it may grow. `changing` is entered while a
-    command changes a release (`SecretIndex.changing`). Nothing runs before `prepare`, which every
+    command changes a release (`SecretIndex.changing`). `kubectl` is what post-renders, a name on
+    PATH or a path. Nothing runs before `prepare`, which every
     method calls itself.
     """
 
@@ -124,6 +128,7 @@ class HelmClient(Command):  # type: ignore[misc]
         changing: Callable[[ReleaseId], AbstractContextManager[None]] | None = None,
         deadlines: Deadlines = Deadlines(),
         grace: process.Grace = process.DEFAULT_GRACE,
+        kubectl: str = "kubectl",
     ) -> None:
         super().__init__(
             executable=executable,
@@ -132,6 +137,7 @@ class HelmClient(Command):  # type: ignore[misc]
             history_max_revisions=0,
         )
         self._executable: str = executable
+        self._kubectl = kubectl
         self._runtime_dir = runtime_dir.absolute()
         self._secrets = secrets
         self._apply_method = apply_method
@@ -191,6 +197,7 @@ class HelmClient(Command):  # type: ignore[misc]
         timeout: timedelta,
         description: str,
         wait_strategy: str = "poller",
+        post_rendering: PostRendering | None = None,
         progress: Progress | None = None,
     ) -> HelmRun:
         """See the port."""
@@ -202,6 +209,7 @@ class HelmClient(Command):  # type: ignore[misc]
             (release.name, chart.path),
             timeout=timeout,
             values=values,
+            post_rendering=post_rendering,
             progress=progress,
         )
 
@@ -215,6 +223,7 @@ class HelmClient(Command):  # type: ignore[misc]
         timeout: timedelta,
         description: str,
         wait_strategy: str = "poller",
+        post_rendering: PostRendering | None = None,
         progress: Progress | None = None,
     ) -> HelmRun:
         """See the port."""
@@ -229,6 +238,7 @@ class HelmClient(Command):  # type: ignore[misc]
             (release.name, chart.path),
             timeout=timeout,
             values=values,
+            post_rendering=post_rendering,
             progress=progress,
         )
 
@@ -345,6 +355,7 @@ class HelmClient(Command):  # type: ignore[misc]
         values: Mapping[str, Any],
         *,
         is_upgrade: bool,
+        post_rendering: PostRendering | None = None,
         skip_schema_validation: bool = False,
     ) -> tuple[dict[str, Any], ...]:
         """See the port. Objects of kinds that the chart itself brings in `crds/`, and that the
@@ -364,6 +375,7 @@ class HelmClient(Command):  # type: ignore[misc]
                 [*arguments, *flags.asking_the_cluster(helm), *names],
                 stdin=stdin,
                 values=values,
+                post_rendering=post_rendering,
                 stdout_limit=_MANIFEST_LIMIT,
                 where=where,
             )
@@ -375,6 +387,7 @@ class HelmClient(Command):  # type: ignore[misc]
                 [*arguments, "--dry-run=client", *names],
                 stdin=stdin,
                 values=values,
+                post_rendering=post_rendering,
                 stdout_limit=_MANIFEST_LIMIT,
                 where=where,
             )
@@ -428,6 +441,7 @@ class HelmClient(Command):  # type: ignore[misc]
         *,
         timeout: timedelta,
         values: Mapping[str, Any] | None = None,
+        post_rendering: PostRendering | None = None,
         progress: Progress | None = None,
     ) -> HelmRun:
         """A command that changes a release: under its lock, with its deadline."""
@@ -437,6 +451,7 @@ class HelmClient(Command):  # type: ignore[misc]
             ["--namespace", release.namespace, *options, "--", *names],
             stdin=b"" if values is None else encode_values(values),
             values=values,
+            post_rendering=post_rendering,
             release=release,
             deadline=self._deadlines.seconds(timeout),
             progress=progress,
@@ -457,6 +472,7 @@ class HelmClient(Command):  # type: ignore[misc]
         *,
         stdin: bytes = b"",
         values: Mapping[str, Any] | None = None,
+        post_rendering: PostRendering | None = None,
         environment: Mapping[str, str] | None = None,
         deadline: float = _QUESTION_SECONDS,
         stdout_limit: int = _MANIFEST_LIMIT,
@@ -469,6 +485,7 @@ class HelmClient(Command):  # type: ignore[misc]
             arguments,
             stdin=stdin,
             values=values,
+            post_rendering=post_rendering,
             environment=environment,
             deadline=deadline,
             stdout_limit=stdout_limit,
@@ -489,6 +506,7 @@ class HelmClient(Command):  # type: ignore[misc]
         *,
         stdin: bytes = b"",
         values: Mapping[str, Any] | None = None,
+        post_rendering: PostRendering | None = None,
         environment: Mapping[str, str] | None = None,
         release: ReleaseId | None = None,
         deadline: float = _QUESTION_SECONDS,
@@ -497,19 +515,33 @@ class HelmClient(Command):  # type: ignore[misc]
         where: str = "",
         secrets: Sequence[str] = (),
     ) -> tuple[process.Finished, Callable[[str], str]]:
-        """Run helm to its end. Raises HelmUnavailable, ReleaseLocked, HelmTimeout; a failed command
-        is for the caller to look at. Returns the function that redacts what it said, too.
+        """Run helm to its end. Raises HelmUnavailable, ReleaseLocked, HelmTimeout and, where a
+        post-renderer failed, PostRenderFailed; any other failure is for the caller to look at. Returns the function that redacts what it said, too.
         """
         redact = redactor((*self._secrets, *secret_values(values or {}), *secrets))
         on_line = None if progress is None else _lines_to(progress, redact)
-        with nullcontext() if release is None else self._working_on(release) as lock:
+        with (
+            nullcontext() if release is None else self._working_on(release) as lock,
+            nullcontext() if post_rendering is None else self._post_renderer(post_rendering) as post,
+        ):
             try:
                 finished = await process.run(
-                    [self._executable, operation, *self._connection(operation), *arguments],
-                    environment={**self._environment, **(environment or {})},
+                    [
+                        *(self._executable, operation, *self._connection(operation)),
+                        *(() if post is None else post.flags),
+                        *arguments,
+                    ],
+                    environment={
+                        **self._environment,
+                        **({} if post is None else post.environment),
+                        **(environment or {}),
+                    },
                     stdin=stdin,
                     deadline=deadline,
-                    inherited=() if lock is None else (lock,),
+                    inherited=(
+                        *(() if lock is None else (lock,)),
+                        *(() if post is None else post.files),
+                    ),
                     grace=self._grace,
                     setpriv=self._setpriv,
                     stdout_limit=stdout_limit,
@@ -522,6 +554,13 @@ class HelmClient(Command):  # type: ignore[misc]
                     where=self._executable,
                     next_step="is there memory left, and is the binary still there?",
                 ) from error
+            failure = post.failure if post is not None and finished.status else ""
+        if failure:
+            raise PostRenderFailed(
+                redact(failure),
+                where=where,
+                next_step="nothing was released; `kubectl kustomize` with the same patches tells more",
+            )
         if finished.is_overdue:
             raise HelmTimeout(
                 f"helm {operation} was still running after {deadline:.0f} s and was stopped",
@@ -530,6 +569,20 @@ class HelmClient(Command):  # type: ignore[misc]
                 output=redact(_text(finished.stdout, finished.stderr)),
             )
         return finished, redact
+
+    @contextmanager
+    def _post_renderer(self, rendering: PostRendering) -> Iterator[PostRenderer]:
+        with (
+            self._private_directory() as private,
+            post_renderer(
+                rendering,
+                helm_major=self._known.major,
+                kubectl=self._kubectl,
+                plugins=self._runtime_dir / "helm" / "post-renderers",
+                directory=private,
+            ) as prepared,
+        ):
+            yield prepared
 
     @contextmanager
     def _working_on(self, release: ReleaseId) -> Iterator[int]:
