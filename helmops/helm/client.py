@@ -516,13 +516,14 @@ class HelmClient(Command):  # type: ignore[misc]
         secrets: Sequence[str] = (),
     ) -> tuple[process.Finished, Callable[[str], str]]:
         """Run helm to its end. Raises HelmUnavailable, ReleaseLocked, HelmTimeout and, where a
-        post-renderer failed, PostRenderFailed; any other failure is for the caller to look at. Returns the function that redacts what it said, too.
+        post-renderer failed, PostRenderFailed; any other failure is for the caller to look at.
+        Returns the function that redacts what it said, too.
         """
         redact = redactor((*self._secrets, *secret_values(values or {}), *secrets))
         on_line = None if progress is None else _lines_to(progress, redact)
         with (
             nullcontext() if release is None else self._working_on(release) as lock,
-            nullcontext() if post_rendering is None else self._post_renderer(post_rendering) as post,
+            self._post_renderer(post_rendering) as post,
         ):
             try:
                 finished = await process.run(
@@ -559,7 +560,7 @@ class HelmClient(Command):  # type: ignore[misc]
             raise PostRenderFailed(
                 redact(failure),
                 where=where,
-                next_step="nothing was released; `kubectl kustomize` with the same patches tells more",
+                next_step="nothing was released; `kubectl kustomize` with these patches tells more",
             )
         if finished.is_overdue:
             raise HelmTimeout(
@@ -571,7 +572,10 @@ class HelmClient(Command):  # type: ignore[misc]
         return finished, redact
 
     @contextmanager
-    def _post_renderer(self, rendering: PostRendering) -> Iterator[PostRenderer]:
+    def _post_renderer(self, rendering: PostRendering | None) -> Iterator[PostRenderer | None]:
+        if rendering is None:
+            yield None
+            return
         with (
             self._private_directory() as private,
             post_renderer(

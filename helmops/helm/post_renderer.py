@@ -119,4 +119,4 @@ def _unnamed_file() -> BinaryIO:
     """In memory where the system can (Linux), else one that is deleted already."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("helmops"), "w+b")
-    return tempfile.TemporaryFile()  # type: ignore[return-value]
+    return tempfile.TemporaryFile()
