@@ -17,11 +17,12 @@ INSTALLED := .venv/.installed
 CONTEXT ?=
 # More for pytest, as in: make test PYTEST="-k rollback"
 PYTEST ?=
+CHAOS ?=
 
 # Every command would be compiled anew at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-long check format docs bench cluster-up cluster-down programs clean
+.PHONY: help demo test test-long chaos check format docs bench cluster-up cluster-down programs clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,8 +41,13 @@ demo: programs ## the main job: install, upgrade, a broken version, the rollback
 test: programs ## every test but the slow ones
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
 
-test-long: programs ## the tests that take minutes
+test-long: programs ## the tests that take minutes, and many more examples of what must always hold
 	@$(BIN)/python -m pytest -m slow $(PYTEST)
+	@PROPERTY_EXAMPLES=5000 $(BIN)/python -m pytest -n 2 tests/property $(PYTEST)
+
+# Some cases only: make chaos CHAOS="'rollback: *'"; the page in docs/: make chaos CHAOS=--write
+chaos: programs ## kill and cut off helmops and helm in each phase, on clusters of their own
+	@$(BIN)/python -m tests.chaos $(CHAOS)
 
 check: $(INSTALLED) ## lint, format, types, imports between rooms, generated documentation
 	$(BIN)/ruff check
