@@ -46,6 +46,12 @@ from helmops.model.declarations.helm_release import (
     WaitStrategy,
 )
 from helmops.model.declarations.kinds import KINDS
+from helmops.model.declarations.kustomization import (
+    Decryption,
+    Kustomization,
+    KustomizationSpec,
+    SubstituteReference,
+)
 from helmops.model.declarations.notification import (
     Alert,
     AlertSpec,
@@ -108,6 +114,7 @@ __all__ = [
     "CommonMetadata",
     "ConfigMap",
     "CrossNamespaceRef",
+    "Decryption",
     "Defaults",
     "DependsOn",
     "DriftDetection",
@@ -132,6 +139,8 @@ __all__ = [
     "JobTemplate",
     "JsonPathExpectation",
     "KubeConfig",
+    "Kustomization",
+    "KustomizationSpec",
     "KustomizePostRenderer",
     "LabelExpression",
     "LocalRef",
@@ -156,6 +165,7 @@ __all__ = [
     "Secret",
     "Source",
     "StringMatch",
+    "SubstituteReference",
     "TestFilter",
     "TestSpec",
     "Threshold",

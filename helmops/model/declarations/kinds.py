@@ -5,6 +5,7 @@ from __future__ import annotations
 from helmops.model.declarations.base import Resource
 from helmops.model.declarations.core import ConfigMap, Secret
 from helmops.model.declarations.helm_release import HelmRelease
+from helmops.model.declarations.kustomization import Kustomization
 from helmops.model.declarations.notification import Alert, Provider, Receiver
 from helmops.model.declarations.policy import ReleasePolicy
 from helmops.model.declarations.sources import (
@@ -25,6 +26,7 @@ KINDS: dict[str, type[Resource]] = {
         OCIRepository,
         HelmChart,
         Bucket,
+        Kustomization,
         ConfigMap,
         Secret,
         Alert,

@@ -9,6 +9,7 @@ def test_every_kind_is_named_as_its_model_and_knows_its_group() -> None:
         ("OCIRepository", "source.toolkit.fluxcd.io", ("v1",)),
         ("HelmChart", "source.toolkit.fluxcd.io", ("v1",)),
         ("Bucket", "source.toolkit.fluxcd.io", ("v1",)),
+        ("Kustomization", "kustomize.toolkit.fluxcd.io", ("v1",)),
         ("ConfigMap", "", ("v1",)),
         ("Secret", "", ("v1",)),
         ("Alert", "notification.toolkit.fluxcd.io", ("v1beta3",)),

@@ -210,7 +210,7 @@ def test_a_planned_kind_is_not_supported() -> None:
     [
         ("apps/v1", "Deployment"),
         ("v1", "Namespace"),
-        ("kustomize.toolkit.fluxcd.io/v1", "Kustomization"),
+        ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
         ("helm.cattle.io/v1", "HelmChart"),
         ("pkg.crossplane.io/v1", "Provider"),
         ("source.toolkit.fluxcd.io/v1", "ExternalArtifact"),
