@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from helmops.model.ledger import Ledger
 from helmops.model.releases import (
     DeclarationKey,
     HelmStatus,
@@ -287,6 +288,8 @@ class Record:
     next_try: datetime | None = None
     held_back: tuple[str, ...] = ()
     updated_at: datetime | None = None
+    #: How far its ledger has come, with the newest entries.
+    ledger: Ledger | None = None
 
     @property
     def head(self) -> Snapshot | None:

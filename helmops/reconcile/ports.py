@@ -330,7 +330,14 @@ class Journal(Protocol):
         """Keep events. Raises StoreError."""
 
     async def publish(self, record: Record) -> None:
-        """Keep the latest state of a release for looking at. Raises StoreError."""
+        """Keep the latest state of a release for looking at, and the entries of its ledger. Raises
+        StoreError.
+        """
+
+    async def chronicle(self, records: Sequence[Record]) -> None:
+        """Keep the entries of their ledgers that are not kept yet: those of records that were saved,
+        each once, however often this is called. Raises StoreError.
+        """
 
 
 class Notifier(Protocol):

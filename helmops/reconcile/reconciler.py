@@ -13,6 +13,7 @@ from typing import Protocol
 
 from helmops.decide.conditions import conclude, conclude_blind
 from helmops.decide.events import events_between
+from helmops.decide.ledger import NOTHING_SAID, Said, entered
 from helmops.decide.next_action import decide, deployed_version
 from helmops.decide.recovery import is_our_lock, recover
 from helmops.decide.remember import (
@@ -145,6 +146,7 @@ class Reconciler:
         records = await self._records.load_all()
         for record in records:
             self.known.setdefault(record.key, record)
+        await self._chronicle(*records)
         return records
 
     async def reconcile(self, wanted: Wanted, request: Request = NO_REQUEST) -> Passed:
@@ -178,7 +180,8 @@ class Reconciler:
         if isinstance(decision, Stalled) and decision.is_refusal:
             return Passed(base, decision)
         record = self._concluded(record, desired, decision)
-        record = await self._keep(saved, record)
+        said = Said(decision=decision, by=request.by)
+        record = await self._keep(saved, record, said)
         return Passed(record, decision)
 
     async def _act(self, wanted: Wanted, desired: Desired, request: Request, first: Run) -> Passed:
@@ -214,14 +217,15 @@ class Reconciler:
                 at = self._clock.now() + _CLUSTER_RETRY
                 decision = RetryAfter(at, decision.state, "too many actions", "ReconcileError")
             record = self._concluded(record, desired, decision)
+            said = Said(decision=decision, by=request.by)
             if not isinstance(decision, Run):
-                record = await self._keep(saved, record)
+                record = await self._keep(saved, record, said)
                 return Passed(record, decision, tuple(done))
             action = decision.action
             intent = intend(record, action, observed, self._clock.now(), self._holder)
             if intent is not None:
                 # Written before helm starts: after a crash its traces are known as ours.
-                record = await self._keep(saved, intent)
+                record = await self._keep(saved, intent, said)
                 saved = record
             self._say(wanted.key, f"{type(action).__name__}: {decision.why}")
             outcome = await self._performer.perform(
@@ -235,16 +239,21 @@ class Reconciler:
             done.append(step)
             if self._on_done is not None:
                 self._on_done(wanted.key, step)
-            if isinstance(action, Uninstall) and action.release != desired.release:
-                await self._forget_old_place(saved, outcome.succeeded)
-                saved = None if outcome.succeeded else saved
+            said, moved_from = replace(said, step=step), None
+            is_elsewhere = isinstance(action, Uninstall) and action.release != desired.release
+            if is_elsewhere and outcome.succeeded:
+                end = replace(said, end=f"the release is {desired.release} now")
+                moved_from = await self._forget_old_place(saved, end)
+                saved, said = None, replace(said, step=None)
             observed = await self._observe(desired.release, record)
             record = remember(record, step, desired, observed)
             record = recover(desired, observed, record, self._clock.now())
+            if moved_from is not None:
+                record = record.evolve(ledger=moved_from.ledger)  # which the new one follows
             self._say(wanted.key, _ending(step))
             after = self._decide(desired, observed, record, done, request)
             record = self._concluded(record, desired, after)
-            record = await self._keep(saved, record)
+            record = await self._keep(saved, record, said)
             saved = record
 
     def forget(self, key: DeclarationKey) -> None:
@@ -296,7 +305,8 @@ class Reconciler:
         observed = await self._observe(record.release, record)
         head, known = observed.head, recover(desired, observed, record, self._clock.now()).head
         if head is None or observed.is_absent:
-            await self._records.delete(record)
+            gone = record.evolve(in_flight=None, history=())
+            await self._end(record, gone, Said(end="nothing is left of the release"))
             await self._forget(record, record)
             return None
         if head.status.is_pending and (observed.our_helm_runs or not is_our_lock(record, head)):
@@ -317,10 +327,11 @@ class Reconciler:
             self._on_done(record.key, step)
         observed = await self._observe(record.release, before)
         after = remember(before, step, desired, observed)
+        said = Said(step=step)
         if not outcome.succeeded:
-            await self._keep(before, after)
+            await self._keep(before, after, said)
             raise HelmError(outcome.message, where=str(record.release))
-        await self._records.delete(before)
+        await self._end(before, after, replace(said, end=action.why))
         await self._forget(before, after)
         return None
 
@@ -395,33 +406,45 @@ class Reconciler:
             return known if known is not None and not known.version else None
         return record
 
-    async def _keep(self, saved: Record | None, record: Record) -> Record:
+    async def _keep(
+        self, saved: Record | None, record: Record, said: Said = NOTHING_SAID
+    ) -> Record:
         """Save a changed record, and tell of the change. What is saved is told, in that order."""
         at = self._clock.now()
         told = self._told_blind.pop(record.key, None)
-        if saved is not None and record.evolve(version=saved.version) == saved:
+        news = record if self._observe_only else entered(saved, record, said, at)
+        if saved is not None and news.evolve(version=saved.version) == saved:
+            before = self.known.get(record.key)
+            if before is None or before.ledger != saved.ledger:
+                await self._chronicle(saved)  # somebody else wrote entries
             self.known[record.key] = saved
             if told is not None:
                 await self._publish(told, saved, at)
             return saved
         record = record.evolve(updated_at=at)
         if not self._observe_only:
-            record = await self._save(saved, record)
+            record = await self._save(saved, record, said)
         if saved is not None and saved.key != record.key:
             self.forget(saved.key)
         self.known[record.key] = record
         await self._publish(saved, record, at)
         return record
 
-    async def _save(self, saved: Record | None, record: Record) -> Record:
+    async def _save(
+        self, saved: Record | None, record: Record, said: Said = NOTHING_SAID
+    ) -> Record:
+        at, base = self._clock.now(), saved
         for _ in range(5):
+            # The ledger goes on from what is there, and tells what changes of that.
+            news = entered(base, record, said, at)
             try:
-                return await self._records.save(record)
+                return await self._records.save(news)
             except ObjectNotFound:
-                return record.evolve(version="")
+                return news.evolve(version="")
             except ObjectConflict:
                 fresh = await self._records.load(record.release)
                 record = _with_what_others_said(saved, fresh, record)
+                base = fresh or base
         raise ObjectConflict(
             "the record changes faster than it can be written",
             where=str(record.release),
@@ -440,9 +463,26 @@ class Reconciler:
         for event in events:
             await self._notifier.send(event, record)
 
-    async def _forget_old_place(self, saved: Record | None, is_gone: bool) -> None:
-        if saved is not None and is_gone:
-            await self._records.delete(saved)
+    async def _forget_old_place(self, saved: Record | None, said: Said) -> Record | None:
+        if saved is None:
+            return None
+        return await self._end(saved, saved.evolve(in_flight=None, history=()), said)
+
+    async def _end(self, saved: Record, record: Record, said: Said) -> Record:
+        """Delete a record; before that, the last entries of its ledger go the way of all others."""
+        if record.version:
+            record = await self._save(saved, record, said)
+            await self._chronicle(record)
+        await self._records.delete(record)
+        return record
+
+    async def _chronicle(self, *records: Record) -> None:
+        """Have the store keep what it does not keep yet of these ledgers."""
+        try:
+            await self._journal.chronicle(records)
+        except StoreError as error:
+            if self._on_journal_error is not None:
+                self._on_journal_error(error)
 
     async def _given_up(
         self, key: DeclarationKey, release: ReleaseId, decision: Decision

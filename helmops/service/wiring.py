@@ -339,6 +339,9 @@ class _Silence:
     async def publish(self, record: Record) -> None:
         return None
 
+    async def chronicle(self, records: object) -> None:
+        return None
+
     async def send(self, event: object, record: Record) -> None:
         return None
 

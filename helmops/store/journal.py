@@ -8,6 +8,7 @@ and what could not be written (a full disk) is still there when it can be.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -17,9 +18,11 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 
 from helmops.errors import StoreError
 from helmops.model.events import Event, EventKind, Severity
+from helmops.model.ledger import RECENT_ENTRIES, KeptEntry, Ledger
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.store import tables
@@ -62,21 +65,24 @@ class SqlJournal:
         self._events: deque[tuple[int, dict[str, Any]]] = deque()
         self._releases: dict[DeclarationKey, tuple[int, dict[str, Any] | None]] = {}
         self._published: dict[DeclarationKey, dict[str, Any]] = {}
+        self._ledgers: dict[DeclarationKey, Ledger] = {}
+        self._entries: dict[tuple[str, int], str] = {}
         self._next = 0
         self._dropped = 0
         # Only touched by the thread.
         self._incarnation = 0
         self._until_prune = 0
+        self._chains: set[str] = set()
 
     @property
     def backlog(self) -> int:
-        """How many events and states wait to be written."""
+        """How many events, entries of ledgers and states wait to be written."""
         with self._lock:
-            return len(self._events) + len(self._releases)
+            return len(self._events) + len(self._entries) + len(self._releases)
 
     @property
     def dropped(self) -> int:
-        """How many events were lost because too many waited."""
+        """How many events and entries were lost because too many waited."""
         return self._dropped
 
     async def open(self) -> None:
@@ -109,7 +115,7 @@ class SqlJournal:
         await self._write()
 
     async def publish(self, record: Record) -> None:
-        """Keep the latest state of a release, without secret values."""
+        """Keep the latest state of a release, without secret values, and its new entries."""
         row = {
             "namespace": record.key.namespace,
             "name": record.key.name,
@@ -119,15 +125,25 @@ class SqlJournal:
             "updated_at": record.updated_at or self._now(),
         }
         with self._lock:
-            if record.key not in self._releases and self._published.get(record.key) == row:
+            has_entries = self._take_entries(record)
+            if record.key in self._releases or self._published.get(record.key) != row:
+                self._releases[record.key] = (self._number(), row)
+            elif not has_entries:
                 return  # a pass that changed nothing costs no write
-            self._releases[record.key] = (self._number(), row)
         await self._write()
 
+    async def chronicle(self, records: Sequence[Record]) -> None:
+        """Keep what is new in the ledgers of these records, where they were saved."""
+        with self._lock:
+            has_entries = [self._take_entries(record) for record in records]
+        if any(has_entries):
+            await self._write()
+
     async def withdraw(self, key: DeclarationKey) -> None:
-        """Forget the state of a release that is no more. Its events stay."""
+        """Forget the state of a release that is no more. Its events and its ledger stay."""
         with self._lock:
             self._releases[key] = (self._number(), None)
+            self._ledgers.pop(key, None)
         await self._write()
 
     async def events(
@@ -224,6 +240,21 @@ class SqlJournal:
         self._next += 1
         return self._next
 
+    def _take_entries(self, record: Record) -> bool:
+        """Have the entries of a saved record written; whether there may be new ones. Called under
+        the lock.
+        """
+        ledger = record.ledger
+        if ledger is None or not record.version or self._ledgers.get(record.key) == ledger:
+            return False
+        self._ledgers[record.key] = ledger
+        self._entries |= _texts_of(ledger)
+        limit = self._backlog_limit + RECENT_ENTRIES * len(self._ledgers)
+        while len(self._entries) > limit:
+            del self._entries[next(iter(self._entries))]
+            self._dropped += 1
+        return True
+
     # What follows runs in the thread.
 
     def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
@@ -239,25 +270,34 @@ class SqlJournal:
 
     def _is_anew(self) -> bool:
         """Whether the file was deleted while we ran, and with it what we had published."""
-        return bool(self._published) and self.database.incarnation != self._incarnation
+        had_some = bool(self._published or self._ledgers)
+        return had_some and self.database.incarnation != self._incarnation
 
     def _write_out(self) -> None:
         """Write all that waits, in one transaction. On an error everything stays as it was."""
         with self._lock:
             events = tuple(self._events)
             releases = dict(self._releases)
-        if not events and not releases and not self._is_anew():
+            entries = dict(self._entries)
+        if not events and not releases and not entries and not self._is_anew():
             return
         with self.database.writing() as connection:
             states = {key: row for key, (_, row) in releases.items()}
             if self._is_anew():
                 states = {**self._published, **states}
+                with self._lock:
+                    ledgers = tuple(self._ledgers.values())
+                for ledger in ledgers:
+                    entries = {**_texts_of(ledger), **entries}
+                self._chains.clear()
             self._write_releases(connection, states)
+            self._write_entries(connection, entries)
             if events:
                 connection.execute(insert(tables.events), [row for _, row in events])
             if prunes := self._until_prune <= len(events):
                 self._prune(connection)
         self._incarnation = self.database.incarnation
+        self._chains.update(chain for chain, _ in entries)
         self._until_prune = _PRUNE_EVERY if prunes else self._until_prune - len(events)
         with self._lock:
             for key, row in states.items():
@@ -270,6 +310,8 @@ class SqlJournal:
             for key, written in releases.items():
                 if self._releases.get(key) is written:
                     del self._releases[key]
+            for place in entries:
+                self._entries.pop(place, None)
 
     def _write_releases(
         self, connection: Connection, states: dict[DeclarationKey, dict[str, Any] | None]
@@ -284,6 +326,23 @@ class SqlJournal:
         rows = [row for row in states.values() if row is not None]
         if rows:
             connection.execute(insert(table), rows)
+
+    def _write_entries(self, connection: Connection, texts: dict[tuple[str, int], str]) -> None:
+        """Add these entries of ledgers where they are not there yet; none is ever written over."""
+        table = tables.ledger
+        # After a start all that records remember is here: most of it was written long ago.
+        newest = {chain: (chain, number) for chain, number in sorted(texts)}
+        there: set[str] = set()
+        for places in _chunks((p for c, p in newest.items() if c not in self._chains), 400):
+            found = select(table.c.chain).where(tuple_(table.c.chain, table.c.number).in_(places))
+            there.update(connection.execute(found).scalars())
+        rows = []
+        for place in sorted(place for place in texts if place[0] not in there):
+            with contextlib.suppress(ValueError):  # damaged in the record; verifying it says so
+                rows.append(_entry_row(texts[place]))
+        if rows:
+            adding = sqlite if connection.dialect.name == "sqlite" else postgresql
+            connection.execute(adding.insert(table).on_conflict_do_nothing(), rows)
 
     def _prune(self, connection: Connection) -> None:
         table = tables.events
@@ -320,6 +379,27 @@ def _event_row(event: Event) -> dict[str, Any]:
         }
     )
     return row
+
+
+def _texts_of(ledger: Ledger) -> dict[tuple[str, int], str]:
+    """The texts of the newest entries by their places."""
+    first = ledger.number - len(ledger.recent) + 1
+    return {(ledger.chain, first + index): text for index, text in enumerate(ledger.recent)}
+
+
+def _entry_row(text: str) -> dict[str, Any]:
+    entry = KeptEntry.of(text)
+    return {
+        "chain": entry.chain,
+        "number": entry.number,
+        "at": entry.at,
+        "namespace": entry.declaration.namespace,
+        "name": entry.declaration.name,
+        "release_namespace": entry.release.namespace,
+        "release_name": entry.release.name,
+        "hash": entry.hash,
+        "content": entry.content,
+    }
 
 
 def _stored_event(row: Row[Any]) -> StoredEvent:

@@ -74,3 +74,21 @@ releases = Table(
     Column("status", JSON, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
 )
+
+#: `content` is the very text of an entry, and never parsed by the database: its hash counts. The
+#: other columns say what stands in it, for looking it up.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("chain", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("release_namespace", Text, nullable=False),
+    Column("release_name", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Index(None, "namespace", "name", "chain"),
+    Index(None, "at"),
+)

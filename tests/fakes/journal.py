@@ -8,6 +8,7 @@ from datetime import datetime
 
 from helmops.errors import StoreError
 from helmops.model.events import Event
+from helmops.model.ledger import KeptEntry
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey
 from helmops.store.entries import PublishedRelease, StoredEvent
@@ -25,6 +26,7 @@ class FakeJournal:
         self.dropped = 0
         self._stored: list[StoredEvent] = []
         self._published: dict[DeclarationKey, PublishedRelease] = {}
+        self._ledger: dict[tuple[str, int], KeptEntry] = {}
 
     @property
     def told(self) -> list[Event]:
@@ -49,7 +51,20 @@ class FakeJournal:
             status=record.public_status(),
             updated_at=record.updated_at or datetime.min,  # noqa: DTZ901 - never compared
         )
+        await self.chronicle([record])
+
+    async def chronicle(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.ledger is not None and record.version:
+                for text in record.ledger.recent:
+                    entry = KeptEntry.of(text)
+                    self._ledger.setdefault((entry.chain, entry.number), entry)
         self._fail()
+
+    @property
+    def ledger(self) -> tuple[KeptEntry, ...]:
+        """All entries of all ledgers, chain by chain."""
+        return tuple(self._ledger[place] for place in sorted(self._ledger))
 
     async def withdraw(self, key: DeclarationKey) -> None:
         self._published.pop(key, None)
