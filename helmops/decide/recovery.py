@@ -49,6 +49,7 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
         released=Proof.PASSED if succeeded else Proof.FAILED,
         at=now,
         message="" if succeeded else f"the {note.action} was broken off",
+        post_render_digest=note.post_render_digest,
     )
     recovered = record.evolve(
         in_flight=None,

@@ -187,6 +187,7 @@ def intend(
                 chart_version=target.chart.version,
                 config_digest=target.config_digest,
                 artifact_digest=target.chart.digest,
+                post_render_digest=target.post_render_digest,
                 holder=holder,
             )
         case Rollback(digest=digest, is_remediation=is_remediation):
@@ -194,6 +195,7 @@ def intend(
                 "rollback",
                 base,
                 now,
+                post_render_digest=_post_rendered(record, digest),
                 target_digest=digest,
                 by_hand=not is_remediation,
                 holder=holder,
@@ -245,6 +247,7 @@ def snapshot_of(
     released: Proof,
     at: datetime,
     message: str = "",
+    post_render_digest: str = "",
 ) -> Snapshot:
     """A stored revision as a snapshot, nothing but helm's own result proven yet."""
     health, tests, watched = Proof.PENDING, Proof.PENDING, Proof.PENDING
@@ -266,6 +269,7 @@ def snapshot_of(
         first_deployed=revision.first_deployed,
         last_deployed=revision.last_deployed,
         artifact_digest=artifact_digest,
+        post_render_digest=post_render_digest,
         released=released,
         health=health,
         tests=tests,
@@ -329,6 +333,7 @@ def _released(
             released=Proof.PASSED if outcome.succeeded else Proof.FAILED,
             at=outcome.finished,
             message=outcome.message,
+            post_render_digest=target.post_render_digest,
         )
         history = (snapshot, *history)
     failed = not outcome.succeeded
@@ -362,6 +367,12 @@ def _released(
     return _without_vanished(changed, observed)
 
 
+def _post_rendered(record: Record, digest: str) -> str:
+    """How the objects of the revision with this digest were post-rendered."""
+    known = next((each for each in record.history if each.digest == digest), None)
+    return known.post_render_digest if known is not None else ""
+
+
 def _base(record: Record) -> int:
     """Number of the newest revision before the action that has just ended."""
     if record.in_flight is not None:
@@ -385,6 +396,7 @@ def _rolled_back(
             released=Proof.PASSED if outcome.succeeded else Proof.FAILED,
             at=outcome.finished,
             message=outcome.message or f"rolled back to revision {action.to}",
+            post_render_digest=_post_rendered(record, action.digest),
         )
         history = (snapshot, *history)
     # Where a person's wish left no trace, everything is as it was: nothing counts, nothing holds.
@@ -427,7 +439,11 @@ def _adopted(
         + ("" if was_released else f", which helm calls {revision.status.value}"),
     )
     if action.only_if_same and action.target is not None:
-        snapshot = replace(snapshot, artifact_digest=action.target.chart.digest)
+        snapshot = replace(
+            snapshot,
+            artifact_digest=action.target.chart.digest,
+            post_render_digest=action.target.post_render_digest,
+        )
     return record.evolve(history=(snapshot, *record.history), hold=None, in_flight=None)
 
 

@@ -107,6 +107,8 @@ def difference_to_target(desired: Desired, head: Revision, known: Snapshot | Non
         return f"{chart.name} {head.chart_version} is to become {chart.version}"
     if head.config_digest != target.config_digest:
         return "values changed"
+    if known is not None and known.post_render_digest != target.post_render_digest:
+        return "postRenderers or commonMetadata changed"
     if (
         target.follows_content
         and known is not None

@@ -197,7 +197,6 @@ class HelmClient(Command):  # type: ignore[misc]
         timeout: timedelta,
         description: str,
         wait_strategy: str = "poller",
-        post_rendering: PostRendering | None = None,
         progress: Progress | None = None,
     ) -> HelmRun:
         """See the port."""
@@ -209,7 +208,7 @@ class HelmClient(Command):  # type: ignore[misc]
             (release.name, chart.path),
             timeout=timeout,
             values=values,
-            post_rendering=post_rendering,
+            post_rendering=chart.post_rendering,
             progress=progress,
         )
 
@@ -223,7 +222,6 @@ class HelmClient(Command):  # type: ignore[misc]
         timeout: timedelta,
         description: str,
         wait_strategy: str = "poller",
-        post_rendering: PostRendering | None = None,
         progress: Progress | None = None,
     ) -> HelmRun:
         """See the port."""
@@ -238,7 +236,7 @@ class HelmClient(Command):  # type: ignore[misc]
             (release.name, chart.path),
             timeout=timeout,
             values=values,
-            post_rendering=post_rendering,
+            post_rendering=chart.post_rendering,
             progress=progress,
         )
 
@@ -355,7 +353,6 @@ class HelmClient(Command):  # type: ignore[misc]
         values: Mapping[str, Any],
         *,
         is_upgrade: bool,
-        post_rendering: PostRendering | None = None,
         skip_schema_validation: bool = False,
     ) -> tuple[dict[str, Any], ...]:
         """See the port. Objects of kinds that the chart itself brings in `crds/`, and that the
@@ -375,7 +372,7 @@ class HelmClient(Command):  # type: ignore[misc]
                 [*arguments, *flags.asking_the_cluster(helm), *names],
                 stdin=stdin,
                 values=values,
-                post_rendering=post_rendering,
+                post_rendering=chart.post_rendering,
                 stdout_limit=_MANIFEST_LIMIT,
                 where=where,
             )
@@ -387,7 +384,7 @@ class HelmClient(Command):  # type: ignore[misc]
                 [*arguments, "--dry-run=client", *names],
                 stdin=stdin,
                 values=values,
-                post_rendering=post_rendering,
+                post_rendering=chart.post_rendering,
                 stdout_limit=_MANIFEST_LIMIT,
                 where=where,
             )

@@ -39,6 +39,12 @@ class Target:
     #: `reconcileStrategy: Revision`: other content under the same version is a change as well.
     follows_content: bool = False
 
+    @property
+    def post_render_digest(self) -> str:
+        """Of what becomes of the chart's objects after rendering; empty for nothing."""
+        rendering = self.chart.post_rendering
+        return rendering.digest if rendering is not None else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from helmops.model.post_rendering import PostRendering
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class ChartArtifact:
     source: str
     revision: str = ""
     app_version: str = ""
+    #: What the release makes of the chart's objects before they are applied: whoever renders or
+    #: releases the chart does it.
+    post_rendering: PostRendering | None = field(default=None, kw_only=True)
     deprecated: bool = False
 
 

@@ -71,6 +71,8 @@ class Snapshot:
     first_deployed: datetime
     last_deployed: datetime
     artifact_digest: str = ""
+    #: Of `postRenderers` and `commonMetadata`; empty where there were none.
+    post_render_digest: str = ""
     released: Proof = Proof.PENDING
     health: Proof = Proof.PENDING
     tests: Proof = Proof.PENDING
@@ -208,6 +210,7 @@ class InFlight:
     chart_version: str = ""
     config_digest: str = ""
     artifact_digest: str = ""
+    post_render_digest: str = ""
     target_digest: str = ""
     #: A rollback that a person asked for: it ends in a hold.
     by_hand: bool = False
@@ -365,6 +368,8 @@ class Record:
         ):
             if token:
                 status[name] = token
+        if head is not None and head.post_render_digest:
+            status["observedPostRenderersDigest"] = f"sha256:{head.post_render_digest}"
         ours: dict[str, Any] = {
             "state": self.state,
             "origin": self.origin,

@@ -170,7 +170,7 @@ def test_a_megabyte_of_anything_is_read_in_no_time(filler: str) -> None:
 
 
 def test_every_helm_error_but_ours_can_come_from_helm() -> None:
-    ours = {"HelmTimeout", "HelmError"}
+    ours = {"HelmTimeout", "HelmError", "PostRenderFailed"}
     subclasses = {cls.__name__ for cls in HelmError.__subclasses__()}
     assert subclasses - ours <= {rule.error.__name__ for rule in RULES}
     assert all(hasattr(errors, name) for name in subclasses)
