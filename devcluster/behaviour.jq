@@ -2,8 +2,8 @@
 #
 # What it shall be comes from, in this order:
 #   1. its annotation helmops.dev/simulate, or the environment variable HELMOPS_SIMULATE of a container:
-#      run, hang, complete, fail, crash, crash-later, never-ready, image-pull
-#   2. an image tagged `broken`: image-pull
+#      run, hang, complete, fail, crash, crash-later, never-ready, image-pull, missing-image, slow-pull
+#   2. an image tagged `broken`: image-pull, one tagged `missing`: missing-image
 #   3. restartPolicy Always: run
 #   4. else (Jobs, Helm's tests and hooks) its command: `false` or `exit 1` fail, everything else completes.
 #      What stands behind `||` is how a script says "fail if", so it does not count.
@@ -21,6 +21,7 @@ def command_fails:
 def wanted:
   (if asked == "hang" then "run" else asked end)
   // if any(.spec.containers[]; (.image // "") | endswith(":broken")) then "image-pull"
+     elif any(.spec.containers[]; (.image // "") | endswith(":missing")) then "missing-image"
      elif .spec.restartPolicy == "Always" then "run"
      elif any(.spec.containers[]; command_fails) then "fail"
      else "complete" end;
@@ -31,6 +32,8 @@ def seen:
   if .status.phase == "Succeeded" or .status.phase == "Failed" then "ended"
   elif any(waiting_for[]; . == "CrashLoopBackOff") then "crash"
   elif any(waiting_for[]; . == "ImagePullBackOff") then "image-pull"
+  elif any(waiting_for[]; . == "ErrImagePull") then "missing-image"
+  elif any(waiting_for[]; . == "ContainerCreating") then "slow-pull"
   elif any(.status.conditions[]?; .type == "Ready" and .status == "True") then "run"
   elif any(.status.containerStatuses[]?; .state.running != null) then "never-ready"
   else "new" end;
@@ -38,5 +41,6 @@ def seen:
 if .metadata.deletionTimestamp then "delete"
 elif seen == "ended" then "settled"
 elif wanted == "crash-later" then {"new": "run", "run": "crash-later", "crash": "settled"}[seen] // "run"
+elif wanted == "slow-pull" then {"new": "slow-pull", "run": "settled"}[seen] // "run"
 elif wanted == seen then "settled"
 else wanted end

@@ -28,6 +28,8 @@ class Step:
     last_state: str = "{}"
     event: tuple[str, str] | None = None
     """Reason and message of a warning."""
+    tells: tuple[str, str] | None = None
+    """Reason and message of an event that is no warning."""
     delay: int = 0
     """Milliseconds before the step, where the pod does not say."""
 
@@ -65,6 +67,19 @@ STEPS = (
         "Pending",
         '{waiting: {reason: ImagePullBackOff, message: "Back-off pulling image {{ .image }}"}}',
         event=("Failed", "Error: ImagePullBackOff"),
+    ),
+    Step(
+        "missing-image",
+        "Pending",
+        "{waiting: {reason: ErrImagePull, message: 'failed to pull and unpack image "
+        '"{{ .image }}": failed to resolve reference "{{ .image }}": {{ .image }}: not found\'}}',
+        event=("Failed", "Error: ErrImagePull"),
+    ),
+    Step(
+        "slow-pull",
+        "Pending",
+        "{waiting: {reason: ContainerCreating}}",
+        tells=("Pulling", "Pulling image"),
     ),
     Step("complete", "Succeeded", f"{{terminated: {_DONE}}}", reason="PodCompleted"),
     Step("fail", "Failed", f"{{terminated: {_ERROR}}}", reason="PodFailed"),
@@ -104,6 +119,9 @@ def _pod_stage(step: Step, next_word: str) -> dict[str, Any]:
     if step.event:
         reason, message = step.event
         effect["next"]["event"] = {"type": "Warning", "reason": reason, "message": message}
+    if step.tells:
+        reason, message = step.tells
+        effect["next"]["event"] = {"type": "Normal", "reason": reason, "message": message}
     effect["delay"] = {
         "durationMilliseconds": step.delay,
         "durationFrom": {"expressionFrom": '.metadata.annotations["helmops.dev/simulate-delay"]'},

@@ -68,8 +68,8 @@ def pod_trouble(object_: Object) -> str:
         return ""
     if text(object_, "status", "phase") == "Succeeded" or is_true(condition(object_, "Ready")):
         return ""
-    for container in _containers(object_):
-        if trouble := _container_trouble(container):
+    for container in containers_of(object_):
+        if trouble := container_trouble(container):
             return _told_of(trouble)
     scheduled = condition(object_, "PodScheduled")
     if text(scheduled, "status") == "False":
@@ -77,13 +77,14 @@ def pod_trouble(object_: Object) -> str:
         return _told_of(f"{reason}: {text(scheduled, 'message')}".removesuffix(": "))
     if text(object_, "status", "phase") == "Failed":
         return _told_of(f"Failed{_because(object_)}")
-    unready = [text(c, "name") for c in _containers(object_) if c.get("ready") is False]
+    unready = [text(c, "name") for c in containers_of(object_) if c.get("ready") is False]
     if text(object_, "status", "phase") == "Running" and unready:
         return f"runs, but not ready: {', '.join(unready)}"
     return text(object_, "status", "phase") or "not observed yet"
 
 
-def _container_trouble(status: Mapping[str, Any]) -> str:
+def container_trouble(status: Mapping[str, Any]) -> str:
+    """Why a container does not run, out of its status; empty where it runs or is on its way."""
     name = text(status, "name")
     reason = text(status, "state", "waiting", "reason")
     if reason and reason not in ("ContainerCreating", "PodInitializing"):
@@ -108,7 +109,7 @@ def _because(object_: Object) -> str:
     reason = text(object_, "status", "reason")
     if reason:
         return f": {reason}: {text(object_, 'status', 'message')}".removesuffix(": ")
-    for container in _containers(object_):
+    for container in containers_of(object_):
         terminated = dig(container, "state", "terminated")
         if isinstance(terminated, Mapping) and integer(terminated, "exitCode") != 0:
             return f": container {text(container, 'name')} {_ended(terminated)}"
@@ -128,7 +129,8 @@ def _crash_looping(object_: Object) -> list[str]:
     ]
 
 
-def _containers(object_: Object) -> Iterator[Mapping[str, Any]]:
+def containers_of(object_: Object) -> Iterator[Mapping[str, Any]]:
+    """The statuses of a pod's containers, init containers first."""
     yield from items(object_, "status", "initContainerStatuses")
     yield from items(object_, "status", "containerStatuses")
 
