@@ -48,6 +48,9 @@ class ChartArtifact:
     post_rendering: PostRendering | None = field(default=None, kw_only=True)
     deprecated: bool = False
 
+    #: A chart that only others use: there is nothing in it to install.
+    is_library: bool = False
+    annotations: tuple[tuple[str, str], ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class Tree:

@@ -6,7 +6,7 @@ Every method may raise the errors of `helmops.errors` that its docstring names, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -88,6 +88,11 @@ class TreeFiles(Protocol):
 
 
 class ChartBuilder(Protocol):
+#: Fetches a chart that another one depends on, by name, version (or range) and repository. Raises
+#: SourceError, ChartError.
+DependencyFetch = Callable[[str, str, str], Awaitable[ChartArtifact]]
+
+
     """Makes chart archives of directories."""
 
     async def build(
@@ -99,8 +104,10 @@ class ChartBuilder(Protocol):
         ignore_missing_values_files: bool = False,
         version_suffix: str = "",
     ) -> ChartArtifact:
-        """Package the chart at `path`, its dependencies built. `version_suffix` is for
-        `reconcileStrategy: Revision`. Raises SourceMissing, ChartRefused, HelmError.
+        fetch: DependencyFetch | None = None,
+        """Package the chart at `path`, its dependencies built, fetched with `fetch` where they are
+        not in the tree. `version_suffix` is for `reconcileStrategy: Revision`. Raises
+        SourceMissing, SourceUnavailable, ChartRefused, and what `fetch` does.
         """
 
 
@@ -276,6 +283,64 @@ class Hooks(Protocol):
         ClusterError.
         """
 
+
+    async def last_change(
+        self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
+    ) -> datetime | None:
+        """When anybody, controllers included, last wrote to one of the objects; None where none
+        of them exists. Raises ClusterError.
+        """
+
+
+class EvidenceGatherer(Protocol):
+    """What a failure leaves behind."""
+
+    def recording(self, release: ReleaseId) -> AbstractAsyncContextManager[None]:
+        """Entered around helm's install, upgrade, rollback and test: keeps the logs of hook and
+        test pods while they live, also of those that helm deletes.
+        """
+
+    async def gather(
+        self,
+        release: ReleaseId,
+        revision: int,
+        objects: Sequence[Mapping[str, Any]],
+        *,
+        before: Sequence[Mapping[str, Any]] = (),
+        helm_output: str = "",
+        hooks: Sequence[str] = (),
+    ) -> Evidence:
+        """What tells of a revision that failed: `objects` are its manifest, `before` that of the
+        healthy one. What could not be had is said in the evidence. Raises ClusterError.
+        """
+
+
+class RolloutWatcher(Protocol):
+    """Cuts a wait short where nothing moves any more, or nothing can recover."""
+
+    def may_watch(self, namespace: str) -> bool:
+        """Whether rollouts there can be seen, as far as is known; else timeouts are plain."""
+
+    async def run(
+        self,
+        release: ReleaseId,
+        work: Awaitable[HelmRun],
+        *,
+        patience: timedelta,
+        max_restarts: int = 0,
+        progress: Progress | None = None,
+    ) -> HelmRun:
+        """Do the work, and cancel it when nothing of the release has moved for `patience`, or at
+        once when its rollout met a state that cannot recover. Raises what the work raises,
+        HelmWaitTimeout, RolloutStuck.
+        """
+
+
+class Liveness(Protocol):
+    """What watches of releases' objects show."""
+
+    def of(self, release: ReleaseId) -> LiveHealth | None:
+        """How a release is doing, from memory; None where nobody watches it."""
 
 class References(Protocol):
     """ConfigMaps and Secrets in the cluster, for values and credentials."""

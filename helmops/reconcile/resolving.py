@@ -6,13 +6,15 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, assert_never
+from operator import itemgetter
+from typing import Any, Literal, assert_never
 
 from pydantic import BaseModel
 
 from helmops.decide.backoff import backoff
 from helmops.errors import (
     ChartNotFound,
+    ChartRefused,
     ExpressionError,
     Follows,
     HelmopsError,
@@ -32,6 +34,7 @@ from helmops.model.declarations import (
     HelmRelease,
     HelmReleaseSpec,
     HelmRepository,
+    HelmRepositorySpec,
     ReleasePolicySpec,
     ValuesReference,
     with_defaults,
@@ -46,6 +49,7 @@ from helmops.reconcile.ports import (
     ChartBuilder,
     ChartRepositories,
     Clock,
+    DependencyFetch,
     GitTrees,
     Helm,
     References,
@@ -364,7 +368,8 @@ class Resolver:
             raise NotSupported("chartRef is not acted on yet", where=release.where)
         source = declarations.source_of(release)
         if source is None:
-            return await self._chart_of_directory(release, spec, deployed), None
+            fetch = self._dependencies_of(declarations, release.key.namespace)
+            return await self._chart_of_directory(release, spec, deployed, fetch), None
         resource: Any = source.resource
         if resource.spec.suspend:
             raise _suspended(source)
@@ -372,7 +377,8 @@ class Resolver:
             return await self._chart_of_repository(source, release, spec, policy, deployed)
         if isinstance(source.resource, GitRepository):
             tree = await self._git_tree(source)
-            return await self._built(tree, spec, deployed, source.resource.kind), None
+            fetch = self._dependencies_of(declarations, source.key.namespace)
+            return await self._built(tree, spec, deployed, source.resource.kind, fetch), None
         raise NotSupported(
             f"charts from a {source.resource.kind} are not read yet", where=source.where
         )
@@ -396,6 +402,12 @@ class Resolver:
             allow = UpgradeAllow.MINOR
         choice = self._choose(versions, wanted.version or "", deployed, allow, str(source.key))
         artifact = await self._repositories.pull(repository, choice.selected, credentials)
+        if artifact.is_library:
+            raise ChartRefused(
+                f"{artifact.name} is a library chart: it has nothing to install",
+                where=str(source.key),
+                next_step="name the chart that uses it",
+            )
         if wanted.values_files:
             artifact = await self._builder.with_values_files(
                 artifact,
@@ -427,14 +439,20 @@ class Resolver:
             return choose(versions, wanted, where=where)
 
     async def _chart_of_directory(
-        self, release: Declared[HelmRelease], spec: HelmReleaseSpec, deployed: str
+        self,
+        release: Declared[HelmRelease],
+        spec: HelmReleaseSpec,
+        deployed: str,
+        fetch: DependencyFetch,
     ) -> _Chart:
         assert spec.chart is not None  # noqa: S101 - asked before
         wanted = spec.chart.spec
         tree = self._directory_tree(release, wanted.source_ref.name)
-        return await self._built(tree, spec, deployed, "Directory")
+        return await self._built(tree, spec, deployed, "Directory", fetch)
 
-    async def _built(self, tree: Tree, spec: HelmReleaseSpec, deployed: str, kind: str) -> _Chart:
+    async def _built(
+        self, tree: Tree, spec: HelmReleaseSpec, deployed: str, kind: str, fetch: DependencyFetch
+    ) -> _Chart:
         assert spec.chart is not None  # noqa: S101 - asked before
         wanted = spec.chart.spec
         by_revision = wanted.reconcile_strategy == "Revision"
@@ -444,6 +462,7 @@ class Resolver:
             values_files=wanted.values_files,
             ignore_missing_values_files=wanted.ignore_missing_values_files,
             version_suffix=_suffix(tree.revision) if by_revision else "",
+            fetch=fetch,
         )
         return _Chart(
             artifact=artifact,
@@ -451,6 +470,30 @@ class Resolver:
             is_downgrade=_is_lower(artifact.version, deployed),
             follows_content=by_revision,
         )
+
+    def _dependencies_of(self, declarations: DeclarationSet, namespace: str) -> DependencyFetch:
+        """Fetches what charts depend on. As in Flux, a HelmRepository that is declared for the
+        repository's URL beside the chart's source opens it; helm's `@name` is one by its name.
+        """
+
+        async def fetch(name: str, version: str, repository: str) -> ChartArtifact:
+            source = _repository_of(declarations, namespace, repository)
+            spec, credentials = _undeclared(repository), HttpCredentials()
+            if source is not None:
+                if source.resource.spec.suspend:
+                    raise _suspended(source)
+                spec, credentials = source.resource.spec, await self._http_credentials(source)
+            if spec is None:
+                raise ChartRefused(
+                    f"the dependency {name} names the repository {repository}, which is neither a"
+                    f" URL nor a HelmRepository of the namespace {namespace}",
+                    next_step="declare the HelmRepository, or name http://, https:// or oci://",
+                )
+            versions = await self._repositories.versions(spec, name, credentials)
+            choice = choose(versions, version, where=f"{spec.url}, for a dependency")
+            return await self._repositories.pull(spec, choice.selected, credentials)
+
+        return fetch
 
     def _directory_tree(self, release: Declared[HelmRelease], name: str) -> Tree:
         """The directory that holds a declaration's file; `name` is relative to it."""
@@ -604,6 +647,28 @@ def _suspended(source: Declared[Any]) -> SourceUnavailable:
         where=source.where,
         next_step="set spec.suspend to false",
     )
+
+
+def _repository_of(
+    declarations: DeclarationSet, namespace: str, repository: str
+) -> Declared[Any] | None:
+    """The HelmRepository that is declared for a dependency's repository, by URL or helm's alias."""
+    alias = repository.removeprefix("@").removeprefix("alias:")
+    for (_, key), source in sorted(declarations.sources.items(), key=itemgetter(0)):
+        if not isinstance(source.resource, HelmRepository) or key.namespace != namespace:
+            continue
+        is_alias = alias != repository and key.name == alias
+        if is_alias or source.resource.spec.url.rstrip("/") == repository.rstrip("/"):
+            return source
+    return None
+
+
+def _undeclared(repository: str) -> HelmRepositorySpec | None:
+    """A repository that nobody declared; None for what is no URL."""
+    if not repository.startswith(("http://", "https://", "oci://")):
+        return None
+    kind: Literal["oci", "default"] = "oci" if repository.startswith("oci://") else "default"
+    return HelmRepositorySpec(url=repository, type=kind)
 
 
 def _suffix(revision: str) -> str:

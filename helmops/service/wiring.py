@@ -149,7 +149,7 @@ class Installation:
                 helm=helm,
                 repositories=HelmRepositories(http, settings.cache_dir, artifacts=artifacts),
                 git=git,
-                builder=ChartPackager(artifacts, helm.dependency_build),
+                builder=ChartPackager(artifacts),
                 files=TreeFiles(),
                 references=secrets,
                 defaults=defaults,

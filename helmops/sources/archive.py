@@ -78,7 +78,7 @@ def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
         chart = parse_values(text, where)
     except ValuesError as error:
         raise _refused(f"its Chart.yaml cannot be read: {error.what}", where) from None
-    name, version = _text(chart.get("name")), _text(chart.get("version"))
+    name, version = plain_text(chart.get("name")), plain_text(chart.get("version"))
     if not name or name in (".", "..") or "/" in name or "\\" in name:
         raise _refused("its Chart.yaml gives no usable name", where)
     try:
@@ -89,23 +89,13 @@ def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
     return ChartFacts(
         name=name,
         version=version,
-        app_version=_text(chart.get("appVersion")),
+        app_version=plain_text(chart.get("appVersion")),
         deprecated=chart.get("deprecated") is True,
         is_library=chart.get("type") == "library",
         dependencies=tuple(one for one in dependencies if isinstance(one, Mapping))
         if isinstance(dependencies, list)
         else (),
     )
-
-
-def refuse_library(facts: ChartFacts, where: str) -> None:
-    """Raise ChartRefused for a library chart, which helm would refuse at the install."""
-    if facts.is_library:
-        raise ChartRefused(
-            f"{facts.name} is a library chart: it has nothing to install",
-            where=where,
-            next_step="name the chart that uses it",
-        )
 
 
 def _look_through(archive: tarfile.TarFile, where: str, limits: ArchiveLimits) -> bytes:
@@ -177,7 +167,7 @@ class _Counted:
         return data
 
 
-def _text(value: object) -> str:
+def plain_text(value: object) -> str:
     """As helm reads a plain value where text is wanted: `version: 1.0` is the text 1."""
     if isinstance(value, bool):
         return "true" if value else "false"

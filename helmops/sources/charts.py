@@ -4,9 +4,13 @@ The same files give the same archive, byte by byte: sorted, without times and ow
 tells a chart that changed from one that did not, whatever its version says.
 
 Dependencies that are in `charts/` already are used; those with a `file://` are packaged from the
-same tree, and theirs before them; for all others helm is run, on a copy: the tree itself is never
-written to. `valuesFiles` replace values.yaml, in order one over another, as in Flux; for that an
-archive out of a repository is packaged anew.
+same tree, and theirs before them; all others are fetched as charts of releases are, with the same
+cache, credentials and limits. `Chart.lock` says which version where it is there. Everything happens
+on a copy: the tree itself is never written to. Conditions, tags, aliases and imported values are
+Chart.yaml's, and helm's to follow.
+
+`valuesFiles` replace values.yaml, in order one over another, as in Flux; for that an archive out of
+a repository is packaged anew.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from helmops.errors import (
     SourceMissing,
     SourceUnavailable,
     ValuesError,
+    VersionError,
 )
 from helmops.model.charts import ChartArtifact, Tree
 from helmops.resolve.constraint import Constraint
@@ -44,15 +49,15 @@ from helmops.sources.archive import (
     ArchiveLimits,
     ChartFacts,
     inspect_archive,
+    plain_text,
     read_chart_yaml,
-    refuse_library,
 )
 from helmops.sources.artifact_cache import ArtifactCache, digest_of
 from helmops.sources.helmignore import BadPatternError, IgnoreRules
 from helmops.sources.tree_files import signature
 
-#: Runs `helm dependency build` in a directory. Raises HelmError.
-DependencyBuild = Callable[[str], Awaitable[None]]
+#: Fetches a dependency by name, version (or range) and repository. Raises SourceError, ChartError.
+DependencyFetch = Callable[[str, str, str], Awaitable[ChartArtifact]]
 
 #: Builds that are kept in mind.
 MOST_BUILDS: Final = 2000
@@ -94,16 +99,12 @@ class ChartPackager:
     def __init__(
         self,
         artifacts: ArtifactCache,
-        dependency_build: DependencyBuild,
         *,
         scratch: Path | None = None,
         limits: ArchiveLimits | None = None,
     ) -> None:
-        """`dependency_build` puts a chart directory's missing dependencies into its `charts/`;
-        `scratch` is where copies are made (the system's directory for such by default).
-        """
+        """`scratch` is where copies are made (the system's directory for such by default)."""
         self._artifacts = artifacts
-        self._dependency_build = dependency_build
         self._scratch = scratch
         self._limits = limits or ArchiveLimits()
         self._built: OrderedDict[_Request, tuple[ChartArtifact, tuple[_Seen, ...]]] = OrderedDict()
@@ -120,13 +121,14 @@ class ChartPackager:
         values_files: Sequence[str] = (),
         ignore_missing_values_files: bool = False,
         version_suffix: str = "",
+        fetch: DependencyFetch | None = None,
     ) -> ChartArtifact:
-        """Package the chart at `path`, its dependencies built.
+        """Package the chart at `path`, its dependencies built, fetched with `fetch`.
 
         `values_files` are relative to the tree. `version_suffix` takes the place of the version's
         build metadata. A build of an unchanged tree is answered from memory.
 
-        Raises SourceMissing, SourceUnavailable (our own disk), ChartRefused, HelmError.
+        Raises SourceMissing, SourceUnavailable (our own disk), ChartRefused, and what `fetch` does.
         """
         request = _Request(
             tree, path, tuple(values_files), ignore_missing_values_files, version_suffix
@@ -136,7 +138,7 @@ class ChartPackager:
             with _disk(request.where):
                 artifact = await asyncio.to_thread(self._at_hand, request)
                 if artifact is None:
-                    artifact = await self._make(request)
+                    artifact = await self._make(request, fetch)
             return artifact
 
     async def with_values_files(
@@ -216,7 +218,7 @@ class ChartPackager:
         self._built.move_to_end(request)
         return artifact
 
-    async def _make(self, request: _Request) -> ChartArtifact:
+    async def _make(self, request: _Request, fetch: DependencyFetch | None) -> ChartArtifact:
         scratch = await asyncio.to_thread(self._new_scratch)
         try:
             staging = _Staging(
@@ -224,7 +226,7 @@ class ChartPackager:
                 copy=scratch,
                 where=request.where,
                 limits=self._limits,
-                dependency_build=self._dependency_build,
+                fetch=fetch,
             )
             chart = await staging.prepare(request.path)
             artifact = await asyncio.to_thread(self._finish, request, staging, chart)
@@ -242,7 +244,12 @@ class ChartPackager:
 
     def _finish(self, request: _Request, staging: _Staging, chart: _Chart) -> ChartArtifact:
         """Values, version, archive, cache."""
-        refuse_library(chart.facts, request.where)
+        if chart.facts.is_library:
+            raise ChartRefused(
+                f"{chart.facts.name} is a library chart: it has nothing to install",
+                where=request.where,
+                next_step="name the chart that uses it",
+            )
         staging.put_values(chart, request.values_files, request.ignore_missing_values_files)
         facts = chart.facts
         if request.version_suffix:
@@ -279,7 +286,7 @@ class _Staging:
     copy: Path
     where: str
     limits: ArchiveLimits
-    dependency_build: DependencyBuild
+    fetch: DependencyFetch | None
     seen: list[_Seen] = field(default_factory=list)
     _ready: dict[str, _Chart] = field(default_factory=dict)
     _files: int = 0
@@ -400,45 +407,34 @@ class _Staging:
     async def _build_dependencies(self, chart: _Chart, place: str, above: tuple[str, ...]) -> None:
         wanted = await asyncio.to_thread(_dependencies, chart, self.where)
         missing = await asyncio.to_thread(self._missing, chart, wanted)
-        local: list[_Chart] = []
-        remote = False
-        for dependency in missing:
-            if not dependency.repository.startswith("file://"):
-                remote = True
-                continue
-            found = await self.prepare(
-                posixpath.join(place, dependency.repository.removeprefix("file://")), above
+        if not missing:
+            return
+        locked = await asyncio.to_thread(_locked, chart, missing, self.where)
+        for dependency in locked:
+            if dependency.repository.startswith("file://"):
+                found = await self.prepare(
+                    posixpath.join(place, dependency.repository.removeprefix("file://")), above
+                )
+                if not dependency.is_met_by(found.facts):
+                    raise ChartRefused(
+                        f"{chart.facts.name} depends on {dependency}, but {dependency.repository}"
+                        f" has {found.facts.name} {found.facts.version}",
+                        where=self.where,
+                    )
+                await asyncio.to_thread(_put_chart, found, chart)
+            elif dependency.repository and self.fetch is not None:
+                artifact = await self.fetch(
+                    dependency.name, dependency.version, dependency.repository
+                )
+                await asyncio.to_thread(_put_archive, artifact, chart)
+        left = await asyncio.to_thread(self._missing, chart, wanted)
+        if left:
+            raise ChartRefused(
+                f"the dependency {left[0]} of {chart.facts.name} is not in charts/, and names no"
+                " repository to fetch it from",
+                where=self.where,
+                next_step="look at the dependencies in Chart.yaml",
             )
-            if not dependency.is_met_by(found.facts):
-                raise ChartRefused(
-                    f"{chart.facts.name} depends on {dependency}, but {dependency.repository} has"
-                    f" {found.facts.name} {found.facts.version}",
-                    where=self.where,
-                )
-            local.append(found)
-        if remote:
-            await self._fetch_remote(chart)
-        for found in local:
-            await asyncio.to_thread(_put_chart, found, chart)
-        if missing:
-            left = await asyncio.to_thread(self._missing, chart, wanted)
-            if left:
-                raise ChartRefused(
-                    f"the dependency {left[0]} of {chart.facts.name} is not in charts/, and could"
-                    " not be put there",
-                    where=self.where,
-                    next_step="look at the dependencies in Chart.yaml and at Chart.lock",
-                )
-
-    async def _fetch_remote(self, chart: _Chart) -> None:
-        """Let helm do it. The lock stays what it was: helm writes the time into a new one."""
-        locks = {name: _read_if_there(chart.directory / name) for name in _LOCKS}
-        await self.dependency_build(str(chart.directory))
-        for name, before in locks.items():
-            if before is None:
-                (chart.directory / name).unlink(missing_ok=True)
-            else:
-                (chart.directory / name).write_bytes(before)
 
     def _missing(self, chart: _Chart, wanted: Sequence[_Dependency]) -> list[_Dependency]:
         there = list(self._vendored(chart)) if wanted else []
@@ -509,14 +505,16 @@ class _Dependency:
 
     def is_met_by(self, facts: ChartFacts) -> bool:
         """Whether a chart is the one that is meant; a range that is none fits nothing."""
-        if facts.name != self.name:
-            return False
+        return facts.name == self.name and self.takes(facts.version)
+
+    def takes(self, version: str) -> bool:
+        """Whether a version is in its range."""
         try:
-            return Constraint.parse(self.version or "*").matches(facts.version) or (
-                self.version == facts.version
+            return self.version == version or (
+                Constraint.parse(self.version or "*").matches(version)
             )
-        except ConstraintError:
-            return self.version == facts.version
+        except (ConstraintError, VersionError):
+            return False
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
@@ -532,21 +530,67 @@ def _dependencies(chart: _Chart, where: str) -> list[_Dependency]:
         except ValuesError as error:
             raise ChartRefused(str(error), where=where) from None
         declared = listed if isinstance(listed, list) else ()
+    return _read_dependencies(declared)
+
+
+def _read_dependencies(listed: Sequence[Any]) -> list[_Dependency]:
+    names = ("name", "version", "repository")
     return [
-        _Dependency(
-            *(str(one.get(name) or "").strip() for name in ("name", "version", "repository"))
-        )
-        for one in declared
+        _Dependency(*(plain_text(one.get(name)) for name in names))
+        for one in listed
         if isinstance(one, Mapping)
     ]
 
 
+def _locked(chart: _Chart, wanted: Sequence[_Dependency], where: str) -> tuple[_Dependency, ...]:
+    """The dependencies with the versions that the chart's lock gives them, as they are where it has
+    no lock. Raises ChartRefused where the lock does not fit what Chart.yaml says by now.
+    """
+    name = next((name for name in _LOCKS if (chart.directory / name).is_file()), "")
+    if not name:
+        return tuple(wanted)
+    try:
+        listed = parse_values((chart.directory / name).read_bytes(), name).get("dependencies")
+    except ValuesError as error:
+        raise ChartRefused(str(error), where=where) from None
+    entries = _read_dependencies(listed if isinstance(listed, list) else ())
+    found: list[_Dependency] = []
+    for one in wanted:
+        same = [entry for entry in entries if entry.name == one.name]
+        fits = [
+            e
+            for e in same
+            if e.repository.rstrip("/") == one.repository.rstrip("/") and one.takes(e.version)
+        ]
+        if not fits:
+            has = (
+                f"it has {', '.join(f'{e} of {e.repository}' for e in same)}"
+                if same
+                else ("it does not have it")
+            )
+            raise ChartRefused(
+                f"{name} is out of date: {chart.facts.name} depends on {one} of"
+                f" {one.repository or 'charts/'}, and {has}",
+                where=where,
+                next_step="run helm dependency update, and commit the lock",
+            )
+        found.append(fits[0])
+    return tuple(found)
+
+
 def _put_chart(dependency: _Chart, chart: _Chart) -> None:
-    """Package one chart into another's `charts/`, in place of what helm may have put there."""
+    """Package one chart into another's `charts/`."""
     directory = chart.directory / "charts"
     directory.mkdir(exist_ok=True)
     facts = dependency.facts
     _pack(dependency.directory, facts.name, directory / f"{facts.name}-{facts.version}.tgz")
+
+
+def _put_archive(artifact: ChartArtifact, chart: _Chart) -> None:
+    """Put a chart that was fetched into another's `charts/`."""
+    directory = chart.directory / "charts"
+    directory.mkdir(exist_ok=True)
+    shutil.copyfile(artifact.path, directory / f"{artifact.name}-{artifact.version}.tgz")
 
 
 def _with_suffix(chart: _Chart, suffix: str, where: str) -> ChartFacts:

@@ -46,7 +46,7 @@ from helmops.model.charts import ChartArtifact, ChartVersion
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HelmRepositorySpec
 from helmops.resolve.version import Version
-from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive, refuse_library
+from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache, digest_of, is_digest
 from helmops.sources.index import Index
 
@@ -393,7 +393,6 @@ class HelmRepositories:
                 where=opened.shown,
                 next_step="the repository must publish an index that fits its archives",
             )
-        refuse_library(facts, where)
         return ChartArtifact(
             name=facts.name,
             version=facts.version,
@@ -403,6 +402,7 @@ class HelmRepositories:
             revision=facts.version,
             app_version=facts.app_version,
             deprecated=facts.deprecated or version.deprecated,
+            is_library=facts.is_library,
         )
 
 

@@ -48,10 +48,7 @@ class FakeWorld:
 
 class RealWorld:
     def __init__(self, directory: Path) -> None:
-        async def nothing_to_build(path: str) -> None:
-            raise AssertionError(path)
-
-        self.builder = ChartPackager(ArtifactCache(directory / "cache"), nothing_to_build)
+        self.builder = ChartPackager(ArtifactCache(directory / "cache"))
         self.tree = Tree("GitRepository/apps", "main@sha1:0123", str(directory / "tree"))
 
     def put(self, path: str, name: str, version: str, *, deprecated: bool = False) -> None:

@@ -20,11 +20,11 @@ from devcluster.certificates import Authority
 from devcluster.chart_server import ChartRepository
 from devcluster.git_server import GitHttpServer, GitRepository, GitSshServer
 from helmops.errors import ChartRefused, SourceDenied, SourceError
-from helmops.helm.client import HelmClient
 from helmops.http import Http
-from helmops.model.charts import Tree
+from helmops.model.charts import ChartArtifact, Tree
 from helmops.model.credentials import GitCredentials, HttpCredentials
 from helmops.model.declarations import GitRepositorySpec, HelmRepositorySpec
+from helmops.resolve.selection import choose
 from helmops.sources.artifact_cache import ArtifactCache
 from helmops.sources.charts import ChartPackager
 from helmops.sources.git import GitMirrors
@@ -48,12 +48,8 @@ def repositories(http: Http, tmp_path: Path) -> HelmRepositories:
 
 
 @pytest.fixture
-def packager(helm: Path, tmp_path: Path) -> ChartPackager:
-    """With either helm."""
-    client = HelmClient(
-        runtime_dir=tmp_path / "run", executable=str(helm), environment={"HOME": str(tmp_path)}
-    )
-    return ChartPackager(ArtifactCache(tmp_path / "cache"), client.dependency_build)
+def packager(tmp_path: Path) -> ChartPackager:
+    return ChartPackager(ArtifactCache(tmp_path / "cache"))
 
 
 def spec_of(url: str, **more: Any) -> HelmRepositorySpec:
@@ -215,22 +211,60 @@ async def test_a_local_dependency_is_built_and_renders_as_after_helm_dependency_
     assert ours == run(helm, tmp_path, "template", "r", str(copy / "with-dependency"))
 
 
-async def test_a_dependency_in_a_repository_is_fetched_by_helm(
-    helm: Path, chart_repository: ChartRepository, packager: ChartPackager, tmp_path: Path
+CONDITIONAL = """\
+dependencies:
+- name: config
+  version: ^1.0.0
+  repository: {url}
+  alias: first
+  condition: first.enabled
+- name: config
+  version: ^2.0.0
+  repository: {url}
+  alias: second
+  tags: [more]
+"""
+
+
+async def test_dependencies_of_a_repository_render_as_after_helm_dependency_build(
+    helm: Path,
+    chart_repository: ChartRepository,
+    repositories: HelmRepositories,
+    packager: ChartPackager,
+    tmp_path: Path,
 ) -> None:
+    """Locked, with conditions, tags and aliases; newer versions are there."""
     chart_repository.publish("config", "1.4.0")
     chart_repository.publish("config", "2.0.0")
     folder = tmp_path / "tree" / "app"
     folder.mkdir(parents=True)
-    more = (
-        f"dependencies:\n- name: config\n  version: ^1.0.0\n  repository: {chart_repository.url}\n"
-    )
+    more = CONDITIONAL.format(url=chart_repository.url)
     (folder / "Chart.yaml").write_text(chart_yaml("app", "1.0.0", more))
+    (folder / "values.yaml").write_text("first: {enabled: true}\n")
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
+    run(helm, tmp_path, "dependency", "update", str(copy))
+    chart_repository.publish("config", "1.5.0")
+    (folder / "Chart.lock").write_bytes((copy / "Chart.lock").read_bytes())
+
+    async def fetch(name: str, version: str, repository: str) -> ChartArtifact:
+        spec = spec_of(repository)
+        found = await repositories.versions(spec, name, HttpCredentials())
+        chosen = choose(found, version).selected
+        return await repositories.pull(spec, chosen, HttpCredentials())
+
     tree = Tree(name="tree", revision="one", path=str(tmp_path / "tree"))
-    artifact = await packager.build(tree, "app")
-    assert names_in(artifact.path) == {"app/Chart.yaml", "app/charts/config-1.4.0.tgz"}
-    again = ChartPackager(ArtifactCache(tmp_path / "cache2"), packager._dependency_build)
-    assert (await again.build(tree, "app")).digest == artifact.digest
+    artifact = await packager.build(tree, "app", fetch=fetch)
+    assert names_in(artifact.path) == {
+        "app/Chart.yaml",
+        "app/Chart.lock",
+        "app/values.yaml",
+        "app/charts/config-1.4.0.tgz",
+        "app/charts/config-2.0.0.tgz",
+    }
+    for options in ([], ["--set", "first.enabled=false"], ["--set", "tags.more=false"]):
+        ours = run(helm, tmp_path, "template", "r", artifact.path, *options)
+        assert ours == run(helm, tmp_path, "template", "r", str(copy), *options)
     assert not (folder / "charts").exists()
 
 

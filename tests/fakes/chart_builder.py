@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from helmops.errors import ChartRefused, HelmError, SourceMissing
 from helmops.model.charts import ChartArtifact, Tree
+from helmops.reconcile.ports import DependencyFetch
 from tests.fakes.chart_archives import sha256
 
 
@@ -34,6 +35,8 @@ class FakeChartBuilder:
         self._values_files: set[tuple[str, str]] = set()
         self._failures: dict[str, ChartRefused | HelmError | SourceMissing] = {}
         self._puts = 0
+        #: What the last build was given to fetch dependencies with.
+        self.fetch: DependencyFetch | None = None
 
     def put(
         self, tree_path: str, path: str, name: str, version: str, *, deprecated: bool = False
@@ -82,7 +85,9 @@ class FakeChartBuilder:
         values_files: Sequence[str] = (),
         ignore_missing_values_files: bool = False,
         version_suffix: str = "",
+        fetch: DependencyFetch | None = None,
     ) -> ChartArtifact:
+        self.fetch = fetch
         call = Built(tree, path, tuple(values_files), ignore_missing_values_files, version_suffix)
         self.built.append(call)
         if path in self._failures:

@@ -30,6 +30,8 @@ class FakeChartRepositories:
     def __init__(self, *, polls: bool = True) -> None:
         self.polls = polls
         self.asked: list[tuple[str, str, str]] = []
+        #: Names of charts that are library charts.
+        self.libraries: set[str] = set()
         #: What `pull` raises, by "chart-version".
         self.refused: dict[str, ChartRefused | SourceError] = {}
         self._offered: dict[str, _Offer] = {}
@@ -88,6 +90,7 @@ class FakeChartRepositories:
             revision=version.version,
             app_version=version.app_version,
             deprecated=version.deprecated,
+            is_library=version.name in self.libraries,
         )
 
     async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:

@@ -15,7 +15,7 @@ from helmops.errors import (
     SourceUnavailable,
 )
 from helmops.model.actions import Desired, Target, Unresolved
-from helmops.model.charts import ChartVersion, Tree
+from helmops.model.charts import ChartArtifact, ChartVersion, Tree
 from helmops.model.declarations import Defaults
 from helmops.model.declared import DeclarationSet
 from helmops.model.records import Record
@@ -850,3 +850,51 @@ async def test_what_the_index_says_of_a_version_comes_with_it(room: Room) -> Non
     found = await room.target(repository(), release(chart=chart(chart="old")))
     assert found.chart.deprecated
     assert found.choice == "1.0.0 is the newest release; the chart is deprecated"
+
+
+# What charts depend on
+
+
+async def dependency(
+    room: Room, repository_url: str, *documents: Any, version: str = "~1.0", name: str = "web"
+) -> ChartArtifact:
+    """What a chart in a directory gets for a dependency."""
+    room.builder.put(f"{ROOT}", "charts/web", "web", "1.2.3")
+    await room.target(release(chart=directory()), *documents)
+    assert room.builder.fetch is not None
+    return await room.builder.fetch(name, version, repository_url)
+
+
+async def test_a_dependency_is_fetched_from_the_repository_that_it_names(room: Room) -> None:
+    assert (await dependency(room, CHARTS)).version == "1.0.0"
+    assert (await dependency(room, CHARTS, version="1.1.0")).version == "1.1.0"
+
+
+async def test_a_dependencys_repository_is_opened_as_the_one_declared_for_its_url(
+    room: Room,
+) -> None:
+    opened = repository("any", url=f"{CHARTS}/", secretRef={"name": "login"})
+    room.charts.offer(f"{CHARTS}/", "web", "1.0.0")
+    with pytest.raises(SourceMissing, match="Secret apps/login does not exist"):
+        await dependency(room, CHARTS, opened)
+    login = secret("login", username="u", password=SECRET)
+    assert (await dependency(room, CHARTS, opened, login)).version == "1.0.0"
+
+
+@pytest.mark.parametrize("alias", ["@charts", "alias:charts"])
+async def test_helms_alias_is_a_declared_repository_by_name(room: Room, alias: str) -> None:
+    assert (await dependency(room, alias, repository())).version == "1.0.0"
+    with pytest.raises(ChartRefused, match="neither a URL nor a HelmRepository"):
+        await dependency(room, "@other", repository())
+
+
+async def test_a_dependency_of_a_suspended_repository_is_waited_for(room: Room) -> None:
+    with pytest.raises(SourceUnavailable, match="HelmRepository apps/charts is suspended"):
+        await dependency(room, CHARTS, repository(suspend=True))
+
+
+async def test_a_library_chart_is_nothing_to_release(room: Room) -> None:
+    room.charts.libraries.add("web")
+    found = await room.unresolved(repository(), release())
+    assert (found.reason, found.stalled) == ("ArtifactFailed", True)
+    assert "web is a library chart: it has nothing to install" in found.message

@@ -18,7 +18,6 @@ import yaml
 
 from helmops.errors import (
     ChartRefused,
-    HelmError,
     HelmopsError,
     SourceMissing,
     SourceUnavailable,
@@ -30,33 +29,37 @@ from helmops.sources.charts import ChartPackager
 from tests.fakes.chart_archives import chart_archive, chart_yaml
 
 
-class HelmDependencies:
-    """Stands for `helm dependency build`: puts what it was told into `charts/`."""
+class Repository:
+    """Fetches dependencies: what it was told of, into files."""
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.offers: dict[str, bytes] = {}
-        self.error: HelmError | None = None
+    def __init__(self, directory: Path) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.offers: dict[str, tuple[str, bytes]] = {}
+        self.error: HelmopsError | None = None
+        self._directory = directory
 
-    async def __call__(self, path: str) -> None:
-        self.asked.append(path)
+    def offer(self, name: str, version: str) -> None:
+        self.offers[name] = version, chart_archive(name, version)
+
+    async def __call__(self, name: str, version: str, repository: str) -> ChartArtifact:
+        self.asked.append((name, version, repository))
         if self.error is not None:
             raise self.error
-        directory = Path(path, "charts")
-        directory.mkdir(exist_ok=True)
-        for name, content in self.offers.items():
-            (directory / name).write_bytes(content)
-        Path(path, "Chart.lock").write_text(f"generated: {len(self.asked)}\n")
+        found, content = self.offers[name]
+        self._directory.mkdir(exist_ok=True)
+        path = self._directory / f"{name}.tgz"
+        path.write_bytes(content)
+        return ChartArtifact(name, found, str(path), digest_of(path), repository)
 
 
 @pytest.fixture
-def helm() -> HelmDependencies:
-    return HelmDependencies()
+def fetch(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "fetched")
 
 
 @pytest.fixture
-def packager(tmp_path: Path, helm: HelmDependencies) -> ChartPackager:
-    return ChartPackager(ArtifactCache(tmp_path / "cache"), helm, scratch=tmp_path / "scratch")
+def packager(tmp_path: Path) -> ChartPackager:
+    return ChartPackager(ArtifactCache(tmp_path / "cache"), scratch=tmp_path / "scratch")
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ async def test_a_chart_is_packaged_as_it_is(packager: ChartPackager, tree: Tree)
 
 
 async def test_equal_files_give_an_equal_archive_wherever_and_whenever(
-    tmp_path: Path, packager: ChartPackager, tree: Tree, helm: HelmDependencies
+    tmp_path: Path, packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     put_chart(tree)
     first = await packager.build(tree, "charts/app")
@@ -128,7 +131,7 @@ async def test_equal_files_give_an_equal_archive_wherever_and_whenever(
     for path in Path(other.path).rglob("*"):
         path.chmod(0o700)
         os.utime(path, (1, 1))
-    again = ChartPackager(ArtifactCache(tmp_path / "cache2"), helm)
+    again = ChartPackager(ArtifactCache(tmp_path / "cache2"))
     assert (await again.build(other, "/charts/app/")).digest == first.digest
     assert Path(first.path).read_bytes()[4:8] == bytes(4)  # the time in gzip's header
     with gzip.open(first.path) as raw, tarfile.open(fileobj=raw) as archive:
@@ -147,12 +150,12 @@ async def test_another_content_gives_another_digest(
 
 
 async def test_the_tree_is_never_written_to(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+    packager: ChartPackager, tree: Tree, fetch: Repository, tmp_path: Path
 ) -> None:
     put_chart(tree, more=REMOTE)
-    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
+    fetch.offer("common", "1.0.0")
     before = sorted(Path(tree.path).rglob("*"))
-    await packager.build(tree, "charts/app", version_suffix="abc")
+    await packager.build(tree, "charts/app", version_suffix="abc", fetch=fetch)
     assert sorted(Path(tree.path).rglob("*")) == before
     assert os.listdir(tmp_path / "scratch") == []
 
@@ -161,13 +164,15 @@ async def test_the_tree_is_never_written_to(
 
 
 async def test_a_revision_is_built_once(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+    packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     put_chart(tree, more=REMOTE)
-    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
-    builds = await asyncio.gather(*(packager.build(tree, "charts/app") for _ in range(5)))
+    fetch.offer("common", "1.0.0")
+    builds = await asyncio.gather(
+        *(packager.build(tree, "charts/app", fetch=fetch) for _ in range(5))
+    )
     assert len({build.digest for build in builds}) == 1
-    assert len(helm.asked) == 1
+    assert len(fetch.asked) == 1
 
 
 async def test_a_directory_is_built_again_when_something_in_it_changed(
@@ -363,11 +368,9 @@ async def test_a_chart_directory_that_is_a_link_out_is_refused(
         await packager.build(tree, "app")
 
 
-async def test_too_many_files_are_refused(
-    tmp_path: Path, tree: Tree, helm: HelmDependencies
-) -> None:
+async def test_too_many_files_are_refused(tmp_path: Path, tree: Tree) -> None:
     put_chart(tree)
-    few = ChartPackager(ArtifactCache(tmp_path / "c"), helm, limits=ArchiveLimits(entries=2))
+    few = ChartPackager(ArtifactCache(tmp_path / "c"), limits=ArchiveLimits(entries=2))
     with pytest.raises(ChartRefused, match="more than 2 files"):
         await few.build(tree, "charts/app")
 
@@ -471,17 +474,17 @@ dependencies:
 """
 
 
-async def test_a_chart_without_dependencies_needs_no_helm(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+async def test_a_chart_without_dependencies_fetches_none(
+    packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     put_chart(tree)
-    await packager.build(tree, "charts/app")
-    assert helm.asked == []
+    await packager.build(tree, "charts/app", fetch=fetch)
+    assert fetch.asked == []
 
 
 @pytest.mark.parametrize("form", ["directory", "archive"])
-async def test_dependencies_that_are_vendored_need_no_helm(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies, form: str
+async def test_dependencies_that_are_vendored_are_not_fetched(
+    packager: ChartPackager, tree: Tree, fetch: Repository, form: str
 ) -> None:
     put_chart(tree, more=REMOTE)
     if form == "directory":
@@ -491,62 +494,132 @@ async def test_dependencies_that_are_vendored_need_no_helm(
         Path(tree.path, "charts/app/charts/common-1.5.0.tgz").write_bytes(
             chart_archive("common", "1.5.0")
         )
-    found = contents(await packager.build(tree, "charts/app"))
-    assert helm.asked == []
+    found = contents(await packager.build(tree, "charts/app", fetch=fetch))
+    assert fetch.asked == []
     assert any(name.startswith("app/charts/common") for name in found)
 
 
 async def test_a_vendored_dependency_of_another_version_does_not_count(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+    packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     put_chart(tree, more=REMOTE)
     put_chart(tree, "charts/app/charts/common", "common", "2.0.0")
-    with pytest.raises(ChartRefused, match=r"dependency common \^1\.0\.0 of app is not in charts/"):
-        await packager.build(tree, "charts/app")
-    assert len(helm.asked) == 1
+    fetch.offer("common", "1.0.3")
+    found = contents(await packager.build(tree, "charts/app", fetch=fetch))
+    assert "app/charts/common-1.0.3.tgz" in found
 
 
-async def test_helm_is_run_for_what_is_missing_and_leaves_no_time_behind(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+async def test_what_is_missing_is_fetched_and_always_gives_the_same_archive(
+    packager: ChartPackager, tree: Tree, fetch: Repository, tmp_path: Path
 ) -> None:
     put_chart(tree, more=REMOTE)
-    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
-    first = await packager.build(tree, "charts/app")
-    assert "app/charts/common-1.0.0.tgz" in contents(first)
+    fetch.offer("common", "1.0.0")
+    first = await packager.build(tree, "charts/app", fetch=fetch)
+    assert fetch.asked == [("common", "^1.0.0", "https://charts.example")]
+    assert contents(first)["app/charts/common-1.0.0.tgz"] == fetch.offers["common"][1]
     assert "app/Chart.lock" not in contents(first)
-    again = ChartPackager(ArtifactCache(tmp_path / "again"), helm)
-    assert (await again.build(tree, "charts/app")).digest == first.digest
+    again = ChartPackager(ArtifactCache(tmp_path / "again"))
+    assert (await again.build(tree, "charts/app", fetch=fetch)).digest == first.digest
 
 
-async def test_a_lock_that_is_there_stays_as_it_is(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+@pytest.mark.parametrize("without", ["fetching", "a repository"])
+async def test_what_can_be_had_from_nowhere_is_refused(
+    packager: ChartPackager, tree: Tree, fetch: Repository, without: str
+) -> None:
+    put_chart(tree, more=REMOTE if without == "fetching" else REMOTE.rpartition("  repository")[0])
+    asked = None if without == "fetching" else fetch
+    with pytest.raises(ChartRefused, match=r"dependency common \^1\.0\.0 of app is not in charts/"):
+        await packager.build(tree, "charts/app", fetch=asked)
+
+
+LOCK = """\
+dependencies:
+- name: common
+  repository: https://charts.example/
+  version: 1.0.7
+digest: sha256:0
+generated: "2026-01-01T00:00:00Z"
+"""
+
+
+async def test_a_lock_says_which_version(
+    packager: ChartPackager, tree: Tree, fetch: Repository
+) -> None:
+    put_chart(tree, more=REMOTE)
+    write(tree, {"charts/app/Chart.lock": LOCK})
+    fetch.offer("common", "1.0.7")
+    found = contents(await packager.build(tree, "charts/app", fetch=fetch))
+    assert fetch.asked == [("common", "1.0.7", "https://charts.example/")]
+    assert found["app/Chart.lock"] == LOCK.encode()
+
+
+@pytest.mark.parametrize(
+    ("lock", "says"),
+    [
+        (LOCK.replace("1.0.7", "0.9.0"), r"it has common 0\.9\.0 of https://charts\.example/"),
+        (LOCK.replace(".example", ".other"), r"it has common 1\.0\.7 of https://charts\.other/"),
+        (LOCK.replace("common", "other"), "it does not have it"),
+        ("dependencies: all\n", "it does not have it"),
+    ],
+)
+async def test_a_lock_that_is_out_of_date_is_said_so(
+    packager: ChartPackager, tree: Tree, fetch: Repository, lock: str, says: str
+) -> None:
+    put_chart(tree, more=REMOTE)
+    write(tree, {"charts/app/Chart.lock": lock})
+    with pytest.raises(ChartRefused, match=rf"Chart\.lock is out of date: app depends on .*{says}"):
+        await packager.build(tree, "charts/app", fetch=fetch)
+    assert fetch.asked == []
+
+
+async def test_a_lock_that_is_no_lock_is_refused(
+    packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     put_chart(tree, more=REMOTE)
     write(tree, {"charts/app/Chart.lock": "ours\n"})
-    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
-    assert contents(await packager.build(tree, "charts/app"))["app/Chart.lock"] == b"ours\n"
+    with pytest.raises(ChartRefused, match=r"Chart\.lock"):
+        await packager.build(tree, "charts/app", fetch=fetch)
 
 
-async def test_what_helm_says_is_passed_on_and_tried_again(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+async def test_a_repository_that_fails_is_told_and_tried_again(
+    packager: ChartPackager, tree: Tree, fetch: Repository, tmp_path: Path
 ) -> None:
     put_chart(tree, more=REMOTE)
-    helm.error = HelmError("no such repository")
+    fetch.error = SourceUnavailable("the connection is refused")
     for _ in range(2):
-        with pytest.raises(HelmError, match="no such repository"):
-            await packager.build(tree, "charts/app")
-    assert len(helm.asked) == 2
+        with pytest.raises(SourceUnavailable, match="refused"):
+            await packager.build(tree, "charts/app", fetch=fetch)
+    assert len(fetch.asked) == 2
     assert os.listdir(tmp_path / "scratch") == []
 
 
 async def test_dependencies_of_old_charts_are_read_from_requirements(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+    packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     put_chart(tree)
-    write(tree, {"charts/app/requirements.yaml": REMOTE})
-    helm.offers["common-1.0.0.tgz"] = chart_archive("common", "1.0.0")
-    await packager.build(tree, "charts/app")
-    assert len(helm.asked) == 1
+    write(tree, {"charts/app/requirements.yaml": REMOTE, "charts/app/requirements.lock": LOCK})
+    fetch.offer("common", "1.0.7")
+    await packager.build(tree, "charts/app", fetch=fetch)
+    assert fetch.asked == [("common", "1.0.7", "https://charts.example/")]
+
+
+async def test_one_chart_twice_under_two_names_is_fetched_in_both_versions(
+    packager: ChartPackager, tree: Tree, fetch: Repository
+) -> None:
+    more = (
+        "dependencies:\n"
+        "- {name: common, version: 1.x, repository: 'https://a.example', alias: old}\n"
+        "- {name: common, version: 2.x, repository: 'https://a.example', condition: new.on}\n"
+    )
+    put_chart(tree, more=more)
+
+    async def of_range(name: str, version: str, repository: str) -> ChartArtifact:
+        fetch.offer(name, version.replace("x", "0.0"))
+        return await fetch(name, version, repository)
+
+    found = contents(await packager.build(tree, "charts/app", fetch=of_range))
+    assert {"app/charts/common-1.0.0.tgz", "app/charts/common-2.0.0.tgz"} <= set(found)
+    assert "alias: old" in found["app/Chart.yaml"].decode()
 
 
 def local(path: str, name: str = "lib", version: str = ">=0.1") -> str:
@@ -554,13 +627,13 @@ def local(path: str, name: str = "lib", version: str = ">=0.1") -> str:
 
 
 async def test_local_dependencies_are_packaged_from_the_tree_and_theirs_before_them(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies, tmp_path: Path
+    packager: ChartPackager, tree: Tree, fetch: Repository, tmp_path: Path
 ) -> None:
     put_chart(tree, more=local("../../libs/lib"))
     put_chart(tree, "libs/lib", "lib", "0.2.0", "type: library\n" + local("../deep", "deep"))
     put_chart(tree, "libs/deep", "deep", "1.0.0")
-    artifact = await packager.build(tree, "charts/app")
-    assert helm.asked == []
+    artifact = await packager.build(tree, "charts/app", fetch=fetch)
+    assert fetch.asked == []
     inner = tmp_path / "inner.tgz"
     inner.write_bytes(contents(artifact)["app/charts/lib-0.2.0.tgz"])
     with tarfile.open(inner) as archive:
@@ -568,23 +641,30 @@ async def test_local_dependencies_are_packaged_from_the_tree_and_theirs_before_t
 
 
 async def test_local_and_remote_dependencies_go_together(
-    packager: ChartPackager, tree: Tree, helm: HelmDependencies
+    packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
     both = local("../../libs/lib") + REMOTE.removeprefix("dependencies:\n")
     put_chart(tree, more=both)
     put_chart(tree, "libs/lib", "lib", "0.2.0")
-    helm.offers = {
-        "common-1.0.0.tgz": chart_archive("common", "1.0.0"),
-        "lib-0.2.0.tgz": b"as helm packaged it, with times",
-    }
-    found = contents(await packager.build(tree, "charts/app"))
+    fetch.offer("common", "1.0.0")
+    found = contents(await packager.build(tree, "charts/app", fetch=fetch))
     assert {name for name in found if "/charts/" in name} == {
         "app/charts/common-1.0.0.tgz",
         "app/charts/lib-0.2.0.tgz",
     }
-    assert found["app/charts/lib-0.2.0.tgz"].startswith(b"\x1f\x8b")
-    # helm found the other chart where the tree has it
-    assert helm.asked[0].endswith("/tree/charts/app")
+    assert [name for name, _, _ in fetch.asked] == ["common"]
+
+
+async def test_a_lock_counts_for_local_dependencies_too(
+    packager: ChartPackager, tree: Tree
+) -> None:
+    put_chart(tree, more=local("../../libs/lib"))
+    put_chart(tree, "libs/lib", "lib", "0.3.0")
+    lock = LOCK.replace("common", "lib").replace("1.0.7", "0.2.0")
+    lock = lock.replace("https://charts.example/", "file://../../libs/lib")
+    write(tree, {"charts/app/Chart.lock": lock})
+    with pytest.raises(ChartRefused, match=r"app depends on lib 0\.2\.0, but .* has lib 0\.3\.0"):
+        await packager.build(tree, "charts/app")
 
 
 async def test_a_local_dependency_of_another_version_is_refused(
@@ -631,11 +711,11 @@ async def test_a_changed_local_dependency_of_a_directory_is_noticed(
 
 
 async def test_a_scratch_directory_that_cannot_be_made_is_said_so(
-    tmp_path: Path, tree: Tree, helm: HelmDependencies
+    tmp_path: Path, tree: Tree
 ) -> None:
     put_chart(tree)
     (tmp_path / "file").touch()
-    packager = ChartPackager(ArtifactCache(tmp_path / "c"), helm, scratch=tmp_path / "file" / "x")
+    packager = ChartPackager(ArtifactCache(tmp_path / "c"), scratch=tmp_path / "file" / "x")
     with pytest.raises(SourceUnavailable, match="cannot be packaged"):
         await packager.build(tree, "charts/app")
 

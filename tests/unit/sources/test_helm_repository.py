@@ -520,10 +520,12 @@ async def test_an_archive_that_must_not_be_used_is_refused_every_time(
             await pulled(repositories, spec, "bad")
 
 
-async def test_a_library_chart_is_refused(repository: Repository, make: Make) -> None:
+async def test_a_library_chart_is_marked(repository: Repository, make: Make) -> None:
     repository.add("lib", "1.0.0", chart_archive("lib", "1.0.0", "type: library\n"))
-    with pytest.raises(ChartRefused, match="lib is a library chart: it has nothing to install"):
-        await pulled(make(), spec_of(repository.url), "lib")
+    repositories, spec = make(), spec_of(repository.url)
+    for name, is_library in (("lib", True), ("app", False)):
+        (version, *_) = await repositories.versions(spec, name, NONE)
+        assert (await repositories.pull(spec, version, NONE)).is_library is is_library
 
 
 async def test_a_version_with_v_is_the_same_version(repository: Repository, make: Make) -> None:
