@@ -16,7 +16,8 @@
     ├── ChartError
     │   ├── ChartNotFound           no such chart in the source                    retry
     │   ├── NoVersionInRange        the chart exists, no version satisfies         retry
-    │   └── ChartRefused            digest mismatch, traversal, bomb, not a chart  stalled
+    │   ├── ChartRefused            digest mismatch, traversal, bomb, not a chart  stalled
+    │   └── SignatureRefused        not signed, or by nobody who is trusted        retry
     ├── ValuesError                 a reference or its content                     stalled
     │   └── ValuesReferenceMissing  a ConfigMap, Secret or file that is not there  wait
     ├── HelmError                   helm ran and failed                            retry
@@ -201,6 +202,12 @@ class ChartRefused(ChartError):
     """A chart archive that must not be used: wrong digest, traversal, bomb, not a chart."""
 
     follows = Follows.STALLED
+
+
+class SignatureRefused(ChartError):
+    """A chart that is not signed, or not by a key that is trusted. A signature may yet come."""
+
+    reason = "VerificationError"
 
 
 class ValuesError(HelmopsError):

@@ -231,6 +231,7 @@ class Http:
         redirects: int = 10,
         verify: bool = True,
         server_name: str = "",
+        named_by_server: bool = False,
     ) -> Response:
         """One exchange, whatever its status; only what is no answer at all is raised.
 
@@ -240,6 +241,7 @@ class Http:
         piece. Redirects of GET and HEAD are followed, of other methods only 307 and 308; with
         `redirects=0` they are answers. `verify=False` accepts any certificate (for checks that were
         told so); `server_name` is who the certificate must be for in place of the URL's host.
+        `named_by_server` tells that a server named `url`, which must then be no link-local address.
 
         Raises SourceUnavailable, SourceDenied (a refused certificate or redirect), SourceInvalid.
         """
@@ -271,6 +273,7 @@ class Http:
             redirects=redirects,
             verify=verify,
             server_name=server_name,
+            named_by_server=named_by_server,
         )
         origin = _origin(parts)
         await self._take_slot(origin)
@@ -441,6 +444,7 @@ class _Exchange:
         redirects: int,
         verify: bool,
         server_name: str,
+        named_by_server: bool,
     ) -> None:
         self._session = session
         self._method = method
@@ -449,9 +453,9 @@ class _Exchange:
         self._credentials_for = credentials_for
         self._pass_credentials = pass_credentials
         #: Whether what is asked now was named by a server or an index, not by a person.
-        self.led_on = not same_origin(url, credentials_for)
+        self.led_on = named_by_server or not same_origin(url, credentials_for)
         own = credentials_in(url)
-        if own and (self.led_on or not _has_login(credentials)):
+        if own and (not same_origin(url, credentials_for) or not _has_login(credentials)):
             self._credentials = replace(
                 credentials, username=own[0], password=own[1], bearer_token=""
             )
@@ -531,6 +535,8 @@ class _Exchange:
         withheld = False
         secure = urlsplit(self._credentials_for).scheme == "https"
         downgraded = False
+        if self.led_on and _is_link_local(urlsplit(url).hostname or ""):
+            raise self._refused_link_local(url)
         while True:
             downgraded = downgraded or (secure and urlsplit(url).scheme != "https")
             trusted = not downgraded and (
@@ -594,6 +600,7 @@ class _Exchange:
         if authorization:
             headers["Authorization"] = authorization
         bare = without_user(url)
+        proxy = self._credentials.proxy
         for attempt in (1, 2):
             self.connected = False
             left = self._left()
@@ -604,7 +611,9 @@ class _Exchange:
                     headers=headers,
                     data=self._body or None,
                     timeout=(min(self._connect_timeout, left), min(self._read_timeout, left)),
-                    proxies=requests.utils.get_environ_proxies(bare, no_proxy=None),
+                    proxies={"http": proxy, "https": proxy}
+                    if proxy
+                    else requests.utils.get_environ_proxies(bare, no_proxy=None),
                     allow_redirects=False,
                     stream=True,
                 )
@@ -695,7 +704,9 @@ class _Exchange:
             return SourceUnavailable(
                 "the proxy cannot be used",
                 where=where,
-                next_step="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY",
+                next_step="check the Secret of proxySecretRef"
+                if self._credentials.proxy
+                else "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY",
             )
         if find(socket.gaierror, urllib3.exceptions.NameResolutionError):
             return SourceUnavailable(f"the host name {host} is not known", where=where)

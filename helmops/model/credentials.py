@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class HttpCredentials:
-    """For chart repositories, webhooks and checks; PEM texts in `ca`, `certificate`, `key`."""
+    """For chart repositories, registries, webhooks and checks; PEM texts in `ca`, `certificate`,
+    `key`. `identity_token` is what a registry's token server takes in place of a password; `proxy`
+    is the URL of the proxy to go through, with its user and password, in place of the environment's.
+    """
 
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -15,6 +18,8 @@ class HttpCredentials:
     ca: str = field(default="", repr=False)
     certificate: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    proxy: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
