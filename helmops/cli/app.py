@@ -26,6 +26,7 @@ _COMMANDS = {
     "get": ("get:get", "Look at releases, sources and policies."),
     "history": ("history:history", "List the revisions of a release and what was seen of them."),
     "events": ("events:events", "List what happened."),
+    "ledger": ("ledger:ledger", "Look at what was decided and done, and verify it."),
     "why": ("why:why", "Say why a release is as it is, and what comes next."),
     "suspend": ("hold:suspend", "Leave releases alone."),
     "resume": ("hold:resume", "Go on with suspended or held releases."),

@@ -86,7 +86,7 @@ async def _apply(
             record = known[key]
             for attempt in range(5):
                 try:
-                    await records.save(_with_time(record, change(record)))
+                    await records.save(_with_news(record, change(record)))
                     break
                 except ObjectConflict:
                     fresh = await records.load(record.release)
@@ -96,8 +96,15 @@ async def _apply(
             click.echo(f"{key} {done}")
 
 
-def _with_time(before: Record, after: Record) -> Record:
-    """A changed record says when: of it and the state database, the newer is believed."""
+def _with_news(before: Record, after: Record) -> Record:
+    """A changed record says when: of it and the state database, the newer is believed. And its
+    ledger says who; whoever has the state database writes it down there.
+    """
+    if after == before:
+        return after
+    from helmops.decide.ledger import Said, entered
     from helmops.service.clock import SystemClock
+    from helmops.service.identity import who
 
-    return after if after == before else after.evolve(updated_at=SystemClock().now())
+    now = SystemClock().now()
+    return entered(before, after.evolve(updated_at=now), Said(by=who()), now)

@@ -9,8 +9,10 @@ its hash was made to fit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 
 from helmops.model.ledger import NOTHING_BEFORE, EntryKind, KeptEntry, Ledger, hash_of
 from helmops.model.releases import DeclarationKey, ReleaseId
@@ -77,18 +79,22 @@ class Anchor:
     ledger: Ledger
 
 
-def audit(entries: Iterable[KeptEntry], anchors: Iterable[Anchor] = ()) -> tuple[Audit, ...]:
-    """Judge all chains that there are entries of, or that a record knows, in the order of releases.
+def audit(
+    entries: Iterable[KeptEntry],
+    anchors: Iterable[Anchor] = (),
+    firsts: Iterable[KeptEntry] = (),
+) -> tuple[Audit, ...]:
+    """Judge all chains that there are entries of, or that a record knows, in the order of
+    declarations.
 
-    `entries` may come in any order, but those of one chain together.
+    `entries` have those of one chain together, in any order; `firsts` are the first entries of all
+    chains, which tell the ends of the ones before them.
     """
     known = {anchor.ledger.chain: anchor for anchor in anchors}
-    chains: dict[str, list[KeptEntry]] = {}
-    for entry in entries:
-        chains.setdefault(entry.chain, []).append(entry)
-    followed = _followed(chains.values())
+    followed = _followed(firsts)
     found = [
-        _audit(chain, kept, known.pop(chain, None), followed) for chain, kept in chains.items()
+        _audit(chain, list(kept), known.pop(chain, None), followed)
+        for chain, kept in groupby(entries, key=lambda entry: entry.chain)
     ]
     found += [_audit(chain, [], anchor, followed) for chain, anchor in known.items()]
     return tuple(sorted(found, key=lambda each: (each.declaration, each.release, each.chain)))
@@ -99,19 +105,15 @@ def first_harm(audits: Iterable[Audit]) -> Audit | None:
     return next((each for each in audits if each.finding is not None), None)
 
 
-def _followed(chains: Iterable[list[KeptEntry]]) -> Mapping[str, tuple[int, str]]:
+def _followed(firsts: Iterable[KeptEntry]) -> Mapping[str, tuple[int, str]]:
     """Number and hash of the ends of chains, as the first entries of those after them have them."""
     ends: dict[str, tuple[int, str]] = {}
-    for kept in chains:
-        for entry in kept:
-            if entry.number != 1:
-                continue
-            try:
-                follows = entry.entry.get("follows")
-            except ValueError:
-                continue
-            if isinstance(follows, dict):
-                ends[str(follows.get("chain"))] = follows.get("number", 0), follows.get("hash", "")
+    for first in firsts:
+        with suppress(ValueError):
+            follows = first.entry.get("follows")
+            match follows:
+                case {"chain": str(chain), "number": int(number), "hash": str(digest)}:
+                    ends[chain] = number, digest
     return ends
 
 

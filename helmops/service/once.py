@@ -69,7 +69,7 @@ class Once:
         while True:
             async with self._slots:
                 passed = await self._reconciler.reconcile(self._wanted(key), request)
-            request = NO_REQUEST
+            request = Request(by=request.by)  # asked once; who asked for all of it stays known
             decision = passed.decision
             if not isinstance(decision, RetryAfter) or is_at_rest(passed):
                 return passed
