@@ -26,6 +26,7 @@ from helmops.model.declarations import (
     UpgradeSpec,
 )
 from helmops.model.events import Event
+from helmops.model.evidence import Evidence
 from helmops.model.health import CheckResult
 from helmops.model.hooks import HookResult
 from helmops.model.records import Record
@@ -87,12 +88,12 @@ class TreeFiles(Protocol):
         """
 
 
-class ChartBuilder(Protocol):
 #: Fetches a chart that another one depends on, by name, version (or range) and repository. Raises
 #: SourceError, ChartError.
 DependencyFetch = Callable[[str, str, str], Awaitable[ChartArtifact]]
 
 
+class ChartBuilder(Protocol):
     """Makes chart archives of directories."""
 
     async def build(
@@ -103,15 +104,13 @@ DependencyFetch = Callable[[str, str, str], Awaitable[ChartArtifact]]
         values_files: Sequence[str] = (),
         ignore_missing_values_files: bool = False,
         version_suffix: str = "",
-    ) -> ChartArtifact:
         fetch: DependencyFetch | None = None,
+    ) -> ChartArtifact:
         """Package the chart at `path`, its dependencies built, fetched with `fetch` where they are
         not in the tree. `version_suffix` is for `reconcileStrategy: Revision`. Raises
         SourceMissing, SourceUnavailable, ChartRefused, and what `fetch` does.
         """
 
-
-class ReleaseStorage(Protocol):
     async def with_values_files(
         self,
         artifact: ChartArtifact,
@@ -124,6 +123,7 @@ class ReleaseStorage(Protocol):
         """
 
 
+class ReleaseStorage(Protocol):
     """Helm's release Secrets."""
 
     async def read(self, release: ReleaseId) -> StoredRelease:
@@ -341,6 +341,7 @@ class Liveness(Protocol):
 
     def of(self, release: ReleaseId) -> LiveHealth | None:
         """How a release is doing, from memory; None where nobody watches it."""
+
 
 class References(Protocol):
     """ConfigMaps and Secrets in the cluster, for values and credentials."""
