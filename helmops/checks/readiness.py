@@ -8,6 +8,7 @@ more: all must be Current together.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -139,6 +140,29 @@ class Readiness:
             await self._clock.sleep(min(delay, left))
             delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
             look_at = waiting
+
+    async def last_change(
+        self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
+    ) -> datetime | None:
+        """When anybody last wrote to one of the objects, by their managed fields; None where none
+        of them exists. Raises ClusterError.
+        """
+        times: list[datetime] = []
+
+        async def look(one: _Watched) -> None:
+            ref = one.ref
+            with contextlib.suppress(ObjectNotFound):
+                live = await self._cluster.get(
+                    ref.api_version, ref.kind, ref.name, ref.namespace, metadata_only=True
+                )
+                metadata = (live or {}).get("metadata") or {}
+                written = [f.get("time") for f in metadata.get("managedFields") or []]
+                for text_ in (metadata.get("creationTimestamp"), *written):
+                    if text_:
+                        times.append(datetime.fromisoformat(text_))
+
+        await self._each(await self._watched(release, objects, CustomRules(())), look)
+        return max(times, default=None)
 
     async def _watched(
         self, release: ReleaseId, objects: Iterable[Mapping[str, Any]], rules: CustomRules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from helmops.checks.cel import CelProbe
@@ -59,6 +59,14 @@ class ReleaseChecks:
         """
         probe = self._probe(check, release, credentials)
         return await run_check(check, probe, self._clock, progress)
+
+    async def last_change(
+        self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
+    ) -> datetime | None:
+        """When anybody, controllers included, last wrote to one of the objects; None where none
+        of them exists. Raises ClusterError.
+        """
+        return await self._readiness.last_change(release, objects)
 
     def _probe(self, check: PolicyCheck, release: ReleaseId, credentials: HttpCredentials) -> Probe:
         if check.http:

@@ -24,7 +24,7 @@ from helmops.errors import (
     ObjectConflict,
     ObjectNotFound,
 )
-from helmops.model.records import Record
+from helmops.model.records import Record, healthy_secret_name
 from helmops.model.releases import ReleaseId
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,6 @@ _OBSERVED = "v1", "Secret"
 def secret_name(release: ReleaseId) -> str:
     """The name of the release's record Secret."""
     return f"helmops.{release.name}"
-
-
-def healthy_secret_name(release: ReleaseId) -> str:
-    """Reserved: the name of the Secret that will hold a copy of the last healthy revision."""
-    return f"helmops.{release.name}.healthy"
 
 
 class SecretRecords:
@@ -150,6 +145,8 @@ class SecretRecords:
             raise _conflict(release, "somebody else wrote the record in between") from error
         finally:
             self._cache.pop(release, None)
+        if record.kept is not None:
+            await self._api.delete(*_OBSERVED, healthy_secret_name(release), release.namespace)
         if self._index is not None:
             self._index.deleted_record(release)
 

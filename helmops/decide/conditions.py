@@ -110,6 +110,10 @@ def _conditions(record: Record, desired: Desired, decision: Decision) -> list[_T
     attempt = record.attempt
     if head is not None:
         told += _of_head(head)
+    if record.lost is not None:
+        told = [t for t in told if t[0] != "Healthy"]
+        since = f"since {record.lost.at:%Y-%m-%dT%H:%M:%SZ}"
+        told.append(("Healthy", _FALSE, "HealthLost", f"{since}: {record.lost.message}"))
     if attempt is not None and attempt.error and not attempt.changed_storage:
         name = _ACTION_NAMES[attempt.action]
         told = [t for t in told if t[0] != "Released"]

@@ -22,6 +22,8 @@ def events_between(old: Record | None, new: Record, at: datetime) -> tuple[Event
     events += _of_hooks(before, new, at)
     events += _of_attempt(before, new, at)
     events += _of_head(before, new, at)
+    events += _of_health(before, new, at)
+    events += _of_quarantine(before, new, at)
     events += _of_hold(before, new, at)
     events += _of_suspension(before, new, at)
     events += _of_conditions(before, new, at)
@@ -158,6 +160,36 @@ def _is_same(one: Snapshot, other: Snapshot) -> bool:
         other.digest,
         other.last_deployed,
     )
+
+
+def _of_health(old: Record, new: Record, at: datetime) -> list[Event]:
+    """Health that is lost after the watch window, and that comes back; each once."""
+    if (old.lost is None) == (new.lost is None):
+        return []
+    if new.lost is not None:
+        message = f"no longer healthy, and left as it is: {new.lost.message}"
+        failure = EventKind.FAILURE, Severity.ERROR
+        return [_event(new, at, *failure, "HealthLost", message, new.head)]
+    if new.head is None or old.head is None or new.head.revision != old.head.revision:
+        return []
+    again = EventKind.INFO, Severity.INFO
+    return [_event(new, at, *again, "HealthRegained", "healthy again", new.head)]
+
+
+def _of_quarantine(old: Record, new: Record, at: datetime) -> list[Event]:
+    events = []
+    for entry in new.quarantine:
+        if entry not in old.quarantine:
+            until = f" until {entry.until:%Y-%m-%dT%H:%M:%SZ}" if entry.until else ""
+            message = f"{entry.chart} {entry.version} is in quarantine{until}: {entry.why}"
+            events.append(_event(new, at, EventKind.INFO, Severity.INFO, "Quarantined", message))
+    for entry in old.quarantine:
+        if entry not in new.quarantine:
+            message = f"{entry.chart} {entry.version} is no longer in quarantine"
+            events.append(
+                _event(new, at, EventKind.INFO, Severity.INFO, "QuarantineLifted", message)
+            )
+    return events
 
 
 def _of_hold(old: Record, new: Record, at: datetime) -> list[Event]:

@@ -20,6 +20,7 @@ from helmops.decide.rollback_target import (
     is_rollback_target,
     prunable,
     rollback_target,
+    to_put_back,
 )
 from helmops.decide.state import classify, difference_to_target
 from helmops.model.actions import (
@@ -29,11 +30,15 @@ from helmops.model.actions import (
     Decision,
     Desired,
     Done,
+    GatherEvidence,
     Held,
     HookPoint,
+    Inspect,
     Install,
+    KeepCopy,
     Observation,
     Prune,
+    PutBack,
     ReleaseState,
     Request,
     RetryAfter,
@@ -50,13 +55,26 @@ from helmops.model.actions import (
     Upgrade,
 )
 from helmops.model.declarations import RemediationHook
-from helmops.model.records import Hold, HoldReason, Origin, Proof, Record, Snapshot, Verdict
+from helmops.model.records import (
+    Hold,
+    HoldReason,
+    KeptCopy,
+    Origin,
+    Proof,
+    Record,
+    Snapshot,
+    Verdict,
+)
 from helmops.model.releases import HelmStatus, Revision
 
 #: How soon to look again at a lock that is somebody else's, or while our own helm still runs. Both
 #: are also seen by the watch of Helm's Secrets; this is for when there is none.
 _LOCK_INTERVAL = timedelta(seconds=10)
 _HELM_INTERVAL = timedelta(seconds=1)
+#: How much older than its timeout somebody's lock must be, and how long nothing of the release may
+#: have changed, before it is broken.
+_LOCK_GRACE = timedelta(minutes=1)
+_QUIET = timedelta(minutes=2)
 #: Inside the watch window.
 _WATCH_INTERVAL = timedelta(seconds=10)
 #: A rollback that helm refuses so often is refused for a reason.
@@ -79,22 +97,25 @@ def decide(
     >>> # the pass: while (decision := decide(...)) is a Run: perform, remember, observe
     """
     decision = _decide(desired, observed, record, done, request, now)
-    if isinstance(decision, Run) or not _may_prune(decision, desired, observed, record, done):
+    if isinstance(decision, Run) or not _is_ours_and_still(decision, desired, observed, record):
         return decision
+    known = _known(record)
+    is_kept = record.kept is not None and record.kept.digest == known.digest
+    if known.verdict is Verdict.HEALTHY and not is_kept and not _ran(done, KeepCopy):
+        # Before anything is pruned, and before it is what a failure goes back to.
+        why = f"revision {known.revision} was seen healthy"
+        return Run(KeepCopy(known.revision, known.digest), decision.state, why)
     surplus = prunable(observed, record, desired.spec.max_history)
-    if not surplus:
+    if not surplus or _ran(done, Prune):
         return decision
     return Run(Prune(surplus), decision.state, f"maxHistory is {desired.spec.max_history}")
 
 
-def _may_prune(
-    decision: Decision,
-    desired: Desired,
-    observed: Observation,
-    record: Record,
-    done: Sequence[Done],
+def _is_ours_and_still(
+    decision: Decision, desired: Desired, observed: Observation, record: Record
 ) -> bool:
-    if desired.is_observed_only or any(isinstance(d.action, Prune) for d in done):
+    """Whether housekeeping may be done: nothing is under way, and the newest revision is known."""
+    if desired.is_observed_only:
         return False
     if decision.state in (
         ReleaseState.SUSPENDED,
@@ -104,7 +125,8 @@ def _may_prune(
         ReleaseState.DIVERGED,
     ):
         return False
-    return record.head is not None and observed.head is not None
+    head, known = observed.head, record.head
+    return head is not None and known is not None and known.is_of(head)
 
 
 def _decide(
@@ -120,7 +142,7 @@ def _decide(
     if pending is not None:
         return pending
     if found.state is ReleaseState.LOCKED:
-        return _locked(found, observed, record, now)
+        return _locked(found, desired, observed, record, now)
     asked = _asked_for(found, desired, observed, record, done, request)
     if asked is not None:
         return asked
@@ -162,7 +184,7 @@ def _decide(
         case ReleaseState.OUT_OF_SYNC:
             return _out_of_sync(found, desired, observed, record, done, request, now)
         case ReleaseState.WATCHING:
-            return _watching(found, desired, record, done, now)
+            return _watching(found, desired, observed, record, done, now)
         case _:
             return _in_sync(found, desired, now)
 
@@ -177,6 +199,8 @@ def _unfinished(
     if not done:
         return None
     last = done[-1]
+    if isinstance(last.action, KeepCopy):
+        return None  # the next pass tries again; nothing else depends on it
     if last.outcome.undetermined and last.outcome.stalled:
         # A check that cannot be asked, no right to do it, no helm: no verdict, and none before
         # somebody changes something.
@@ -237,6 +261,10 @@ def _asked_for(
                 return _refused(found, f"revision {request.rollback_to} {seen}")
         else:
             wanted = earlier_target(observed, record)
+            kept = to_put_back(observed, record)
+            if wanted is None and kept is not None and not _ran(done, PutBack):
+                why = f"revision {kept.revision} was pruned, and a copy was kept"
+                return Run(PutBack(kept.revision, kept.digest), found.state, why)
             if wanted is None:
                 return _refused(found, "no earlier revision was seen healthy")
         by = f" by {request.by}" if request.by else ""
@@ -257,7 +285,9 @@ def _refused(found: Classified, why: str) -> Stalled:
     return Stalled(found.state, why, "MissingRollbackTarget", is_refusal=True)
 
 
-def _locked(found: Classified, observed: Observation, record: Record, now: datetime) -> Decision:
+def _locked(
+    found: Classified, desired: Desired, observed: Observation, record: Record, now: datetime
+) -> Decision:
     head = _head(observed)
     if observed.our_helm_runs:
         return RetryAfter(
@@ -268,12 +298,31 @@ def _locked(found: Classified, observed: Observation, record: Record, now: datet
         )
     if is_our_lock(record, head):
         return Run(Unlock(head.number), found.state, f"{found.why}; broken off by our own end")
+    if head.status is HelmStatus.UNINSTALLING:
+        why = f"{found.why}, by somebody else; `helm uninstall` finishes it"
+        return RetryAfter(now + _LOCK_INTERVAL, found.state, why, "PendingRelease")
+    breaks_at = head.last_deployed + _longest_timeout(desired) + _LOCK_GRACE
+    if now >= breaks_at:
+        return Run(
+            Unlock(head.number, is_foreign=True, quiet=_QUIET),
+            found.state,
+            f"{found.why}, by somebody whose helm is gone: it is older than any timeout",
+        )
     return RetryAfter(
-        now + _LOCK_INTERVAL,
+        min(now + _LOCK_INTERVAL, breaks_at),
         found.state,
         f"{found.why}, by somebody else; left alone",
         "PendingRelease",
     )
+
+
+def _longest_timeout(desired: Desired) -> timedelta:
+    """No helm of anybody's should still be at work after that: people use Helm's default of five
+    minutes, or what the declaration says.
+    """
+    spec = desired.spec
+    said = (spec.timeout, spec.install.timeout, spec.upgrade.timeout, spec.rollback.timeout)
+    return max(timedelta(minutes=5), *(t for t in said if t is not None))
 
 
 # Not there, not ours ----------------------------------------------------------------------------
@@ -330,7 +379,7 @@ def _absent(
         later = _try_again_later(found, desired, record, now)
         if later is not None:
             return later
-    gate = _gate(found, desired, now)
+    gate = _gate(found, desired, now, is_forced=bool(request.force))
     if gate is not None:
         return gate
     target = desired.target
@@ -376,8 +425,14 @@ def _not_ours(
             return _hold(found, desired, reason, subject, found.why, now, ())
         return _unresolved(found, target, desired, now)
     difference = difference_to_target(desired, head, None)
+    if difference and reason is HoldReason.DIVERGED:
+        handled = _out_of_band(found, desired, target, observed, record, done, now)
+        if handled is not None:
+            return handled
     if difference:
-        return _hold(found, desired, reason, subject, found.why, now, (difference,))
+        offer = (f"`helmops absorb {desired.key.name}` prints the values that would absorb it",)
+        plan = (difference, *(offer if reason is HoldReason.DIVERGED else ()))
+        return _hold(found, desired, reason, subject, found.why, now, plan)
     if head.status is not HelmStatus.DEPLOYED:
         # Its objects may be ready, and still a hook failed, or an object was never made.
         why = f"{found.why}; helm calls it {head.status.value}"
@@ -391,6 +446,37 @@ def _not_ours(
     return Run(
         Adopt(head, target, only_if_same=True), found.state, f"{found.why}; it looks as declared"
     )
+
+
+def _out_of_band(
+    found: Classified,
+    desired: Desired,
+    target: Target,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
+) -> Decision | None:
+    """What `outOfBand` says of a revision made by hand; None for a hold."""
+    head = _head(observed)
+    match desired.policy.out_of_band:
+        case "absorb" if head.status is HelmStatus.DEPLOYED and not _ran(done, Adopt):
+            why = f"{found.why}; outOfBand is absorb"
+            return Run(Adopt(head, target, only_if_same=False, is_absorbed=True), found.state, why)
+        case "revert" if record.rollback_failures < _MAX_ROLLBACKS:
+            if _ran(done, Rollback):
+                at = now + backoff(record.rollback_failures, cap=desired.spec.interval)
+                return RetryAfter(at, found.state, found.why, "RollbackFailed")
+            kept = to_put_back(observed, record)
+            if kept is not None and not _ran(done, PutBack):
+                return _put_back(found, kept)
+            back = rollback_target(observed, record)
+            if back is None:
+                return None
+            why = f"{found.why}; outOfBand is revert, and revision {back.number} was seen healthy"
+            return Run(Rollback(back.number, back.digest), found.state, why)
+        case _:
+            return None
 
 
 # Ours, and failed -------------------------------------------------------------------------------
@@ -415,6 +501,9 @@ def _failed(
         return held
     if known.origin is Origin.ADOPT:
         return _adopted_unhealthy(found, desired, observed, record, done, request, now)
+    evidence = _evidence(found, observed, record, done)
+    if evidence is not None:
+        return evidence
     if known.origin is Origin.ROLLBACK:
         return _restored_unhealthy(found, desired, observed, record, done, request, now)
 
@@ -422,7 +511,9 @@ def _failed(
     if due is not None and _failure_count(record) > 0:
         return due
     if request.force and not _ran(done, Install, Upgrade):
-        return _try_upgrade(found, desired, observed, record, done, now, "asked for by force")
+        return _try_upgrade(
+            found, desired, observed, record, done, now, "asked for by force", is_forced=True
+        )
 
     is_install = _active_action(record) is Origin.INSTALL
     strategy = desired.spec.install.strategy if is_install else desired.spec.upgrade.strategy
@@ -459,11 +550,69 @@ def _failed(
         by_uninstall = remediation.strategy == "uninstall"
     if _is_exhausted(retries, _failure_count(record)) and not remediates_last:
         return _exhausted(found, record, "install" if is_install else "upgrade")
+    stopped = _past_a_barrier(found, desired, record, now)
+    if stopped is not None:
+        return stopped
     if by_uninstall:
         return Run(
             Uninstall(desired.release, found.why, is_remediation=True), found.state, found.why
         )
     return _roll_back(found, desired, observed, record, done, now)
+
+
+def _evidence(
+    found: Classified, observed: Observation, record: Record, done: Sequence[Done]
+) -> Decision | None:
+    """Before a failure is mended its traces are kept; once for each revision."""
+    known = _known(record)
+    counts = record.failures > 0 or record.rollback_failures > 0
+    if known.evidence is not None or not counts or _ran(done, GatherEvidence):
+        return None
+    healthy = rollback_target(observed, record)
+    helm = [d for d in done if isinstance(d.action, Install | Upgrade | Rollback | RunTests)]
+    return Run(
+        GatherEvidence(
+            known.revision,
+            healthy.number if healthy is not None else None,
+            helm[-1].outcome.output if helm else "",
+        ),
+        found.state,
+        found.why,
+    )
+
+
+def _past_a_barrier(
+    found: Classified, desired: Desired, record: Record, now: datetime
+) -> Decision | None:
+    """A failure after a step that a rollback cannot undo is a person's to judge."""
+    known = _known(record)
+    if not known.barriers or not holds_irreversible(desired):
+        return None
+    barriers = "; ".join(known.barriers)
+    return _hold(
+        found,
+        desired,
+        HoldReason.IRREVERSIBLE,
+        known.digest,
+        f"{found.why}. A rollback cannot undo: {barriers}. `helmops rollback` goes back all the "
+        "same, `helmops resume` tries again",
+        now,
+        (f"try {known.versioned_chart} again",),
+    )
+
+
+def holds_irreversible(desired: Desired) -> bool:
+    """Whether a failure after an irreversible step holds the release."""
+    said = desired.policy.remediation.irreversible
+    return said == "hold" if said is not None else not is_flux(desired)
+
+
+def _put_back(found: Classified, kept: KeptCopy) -> Run:
+    return Run(
+        PutBack(kept.revision, kept.digest),
+        found.state,
+        f"{found.why}; revision {kept.revision}, the last one seen healthy, was pruned by somebody",
+    )
 
 
 def _roll_back(
@@ -491,10 +640,16 @@ def _roll_back(
     if record.hold is not None and record.hold.reason is HoldReason.ROLLED_BACK:
         wanted = [r for r in observed.revisions if r.digest == record.hold.subject]
         target = next((r for r in wanted if is_rollback_target(r, record)), None)
+    else:
+        kept = to_put_back(observed, record)
+        if kept is not None and not _ran(done, PutBack):
+            return _put_back(found, kept)
     if target is None:
+        lost = next((d.outcome for d in done if isinstance(d.action, PutBack)), None)
+        why = f", and the copy of one could not be put back: {lost.message}" if lost else ""
         return Stalled(
             found.state,
-            f"{found.why}; no stored revision was seen healthy, so nothing is touched",
+            f"{found.why}; no stored revision was seen healthy{why}, so nothing is touched",
             "MissingRollbackTarget",
         )
     due = _hooks(desired, record, HookPoint.BEFORE_ROLLBACK, found)
@@ -543,7 +698,9 @@ def _restored_unhealthy(
     """
     known = _known(record)
     if request.force and not _ran(done, Upgrade):
-        return _try_upgrade(found, desired, observed, record, done, now, "asked for by force")
+        return _try_upgrade(
+            found, desired, observed, record, done, now, "asked for by force", is_forced=True
+        )
     # The target changed since: go forward.
     goes_forward = (
         _failure_count(record) <= 0
@@ -608,8 +765,10 @@ def _try_upgrade(
     done: Sequence[Done],
     now: datetime,
     why: str,
+    *,
+    is_forced: bool = False,
 ) -> Decision:
-    gate = _gate(found, desired, now)
+    gate = _gate(found, desired, now, is_forced=is_forced)
     if gate is not None:
         return gate
     target = desired.target
@@ -634,6 +793,12 @@ def _upgrade(
     now: datetime,
     why: str,
 ) -> Decision:
+    head = _head(observed)
+    if holds_irreversible(desired) and not desired.is_observed_only and not _ran(done, Inspect):
+        seen = record.inspected
+        step = (head.digest, target.chart.digest, target.config_digest)
+        if seen is None or (seen.base, seen.artifact_digest, seen.config_digest) != step:
+            return Run(Inspect(target, head), found.state, why)
     hooks = _hooks_at(desired, HookPoint.BEFORE_UPGRADE)
     ran = any(
         isinstance(d.action, RunHooks) and d.action.point is HookPoint.BEFORE_UPGRADE for d in done
@@ -641,7 +806,7 @@ def _upgrade(
     if hooks and not ran:
         point = HookPoint.BEFORE_UPGRADE
         return Run(RunHooks(point, hooks, None), found.state, f"{why}: {point.value}")
-    return Run(Upgrade(target, _head(observed).chart_version), found.state, why)
+    return Run(Upgrade(target, head.chart_version), found.state, why)
 
 
 def _chart_renamed(
@@ -706,19 +871,34 @@ def deployed_version(observed: Observation, record: Record) -> str:
     target = rollback_target(observed, record)
     if target is not None:
         return target.chart_version
+    if to_put_back(observed, record) is not None and record.last_healthy is not None:
+        return record.last_healthy.chart_version
     deployed = [r for r in observed.revisions if r.status is HelmStatus.DEPLOYED]
     return deployed[-1].chart_version if deployed else ""
 
 
 def _watching(
-    found: Classified, desired: Desired, record: Record, done: Sequence[Done], now: datetime
+    found: Classified,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+    now: datetime,
 ) -> Decision:
+    """Inside the watch window: look when the watches report something, when a policy's check is due
+    and at the end; every few seconds where nobody watches.
+    """
     known = _known(record)
+    until = known.watched_until or now
+    live = observed.live
+    reported = live.bad if live is not None and live.is_live else ""
     if _ran(done, CheckHealth):
-        until = known.watched_until or now
-        at = min(now + _WATCH_INTERVAL, max(until, now + timedelta(seconds=1)))
-        return RetryAfter(at, found.state, found.why, "Watching")
-    if record.state == found.state.value and record.next_try and now < record.next_try:
+        pause = _pause_in_window(desired, observed)
+        at = until if pause is None else min(now + pause, until)
+        return RetryAfter(max(at, now + timedelta(seconds=1)), found.state, found.why, "Watching")
+    is_news = bool(reported) and reported != record.seen_bad
+    is_waiting = record.state == found.state.value and record.next_try is not None
+    if is_waiting and not is_news and record.next_try is not None and now < record.next_try:
         # Woken in between, by what the last look wrote for one.
         return RetryAfter(record.next_try, found.state, found.why, "Watching")
     return Run(
@@ -727,10 +907,21 @@ def _watching(
             desired.policy.verify.checks,
             waits(desired, known.origin),
             is_rewatch=True,
+            reported=reported,
+            is_final=bool(reported) and live is not None and live.is_final,
         ),
         found.state,
-        found.why,
+        f"{found.why}; {reported}" if reported else found.why,
     )
+
+
+def _pause_in_window(desired: Desired, observed: Observation) -> timedelta | None:
+    """How long until the next look; None for no look before the end of the window."""
+    live = observed.live
+    if live is None or not live.is_live or live.bad:
+        return _WATCH_INTERVAL
+    intervals = [check.interval for check in desired.policy.verify.checks]
+    return max(_WATCH_INTERVAL, min(intervals)) if intervals else None
 
 
 def _in_sync(found: Classified, desired: Desired, now: datetime) -> Decision:
@@ -751,10 +942,21 @@ def _check(found: Classified, desired: Desired, record: Record) -> Run:
     )
 
 
-def _gate(found: Classified, desired: Desired, now: datetime) -> Decision | None:
-    """Why nothing new can be released now: no target, or dependencies that are not ready."""
+def _gate(
+    found: Classified, desired: Desired, now: datetime, *, is_forced: bool
+) -> Decision | None:
+    """Why nothing new can be released now: no target, one in quarantine, or dependencies that are
+    not ready.
+    """
     if isinstance(desired.target, Unresolved):
         return _unresolved(found, desired.target, desired, now)
+    if desired.target.quarantined and not is_forced:
+        chart = desired.target.chart
+        why = (
+            f"{chart.name} {chart.version} is {desired.target.quarantined}. No other version is in "
+            f"range; `helmops quarantine lift {desired.key.name}` lets it be tried again"
+        )
+        return Stalled(found.state, why, "Quarantined")
     if desired.waiting_for:
         # Woken as soon as one of them changes; the interval is a safety net.
         return RetryAfter(

@@ -8,9 +8,11 @@ stays for the decider to break.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
-from helmops.decide.remember import rolled_back_by_hand, snapshot_of
+from helmops.decide.quarantine import quarantined_after_failure
+from helmops.decide.remember import barriers_to, rolled_back_by_hand, snapshot_of
 from helmops.model.actions import Desired, Observation
 from helmops.model.records import Attempt, InFlight, Origin, Proof, Record
 from helmops.model.releases import HelmStatus, Revision
@@ -51,6 +53,8 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
         message="" if succeeded else f"the {note.action} was broken off",
         post_render_digest=note.post_render_digest,
     )
+    if origin is Origin.UPGRADE:
+        snapshot = replace(snapshot, barriers=barriers_to(record, snapshot))
     recovered = record.evolve(
         in_flight=None,
         history=(snapshot, *record.history),
@@ -79,6 +83,7 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
             install_failures=record.install_failures + (origin is Origin.INSTALL),
             upgrade_failures=record.upgrade_failures + (origin is Origin.UPGRADE),
         )
+        recovered = quarantined_after_failure(recovered, desired, now)
     return recovered
 
 

@@ -6,17 +6,22 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
+from helmops.decide.quarantine import quarantined_after_failure, without_past
 from helmops.model.actions import (
     Action,
     Adopt,
     CheckHealth,
     Desired,
     Done,
+    GatherEvidence,
     HookOutcome,
+    Inspect,
     Install,
+    KeepCopy,
     Observation,
     Outcome,
     Prune,
+    PutBack,
     Request,
     Rollback,
     RunHooks,
@@ -28,16 +33,21 @@ from helmops.model.actions import (
 )
 from helmops.model.declarations import Defaults
 from helmops.model.records import (
+    Absorbed,
     Attempt,
     CheckRecord,
+    HealthLost,
     Hold,
     HoldReason,
     HookRecord,
     InFlight,
+    Inspected,
+    KeptCopy,
     Origin,
     Proof,
     Record,
     Snapshot,
+    Verdict,
 )
 from helmops.model.releases import HelmStatus, ReleaseId, Revision, TestPhase
 
@@ -80,6 +90,7 @@ def note_declaration(record: Record, desired: Desired, now: datetime) -> Record:
     }
     if any(getattr(noted, name) != value for name, value in told.items()):
         noted = noted.evolve(**told)
+    noted = without_past(noted, now)
     if isinstance(desired.target, Target):
         if noted.held_back != desired.target.held_back:
             noted = noted.evolve(held_back=desired.target.held_back)
@@ -204,6 +215,8 @@ def intend(
             note = InFlight("uninstall", base, now, holder=holder)
         case Adopt() | RunTests() | CheckHealth() | Unlock() | RunHooks() | Prune():
             return None
+        case Inspect() | GatherEvidence() | KeepCopy() | PutBack():
+            return None
         case _:
             assert_never(action)
     return record.evolve(in_flight=note)
@@ -232,8 +245,20 @@ def remember(record: Record, done: Done, desired: Desired, observed: Observation
             return _uninstalled(record, action, outcome, desired, observed)
         case RunHooks():
             return _hooks_run(record, action, outcome)
-        case Unlock() | Prune():
+        case Unlock() | Prune() | PutBack():
             return _without_vanished(record, observed)
+        case Inspect(target=target, base=base):
+            # One that could not be rendered has no barriers; the upgrade will say what is wrong.
+            found = Inspected(base.digest, target.chart.digest, target.config_digest, outcome.plan)
+            return record.evolve(inspected=found)
+        case GatherEvidence():
+            if not _is_newest(record, observed) or outcome.evidence is None:
+                return record
+            return record.with_head(evidence=outcome.evidence)
+        case KeepCopy(revision=revision_number, digest=digest):
+            if not outcome.succeeded:
+                return record
+            return record.evolve(kept=KeptCopy(revision_number, digest))
         case _:
             assert_never(action)
 
@@ -335,7 +360,7 @@ def _released(
             message=outcome.message,
             post_render_digest=target.post_render_digest,
         )
-        history = (snapshot, *history)
+        history = (replace(snapshot, barriers=barriers_to(record, snapshot)), *history)
     failed = not outcome.succeeded
     counts = failed and stored
     attempt = Attempt(
@@ -363,8 +388,23 @@ def _released(
         failures=record.failures + failed,
         install_failures=record.install_failures + (counts and origin is Origin.INSTALL),
         upgrade_failures=record.upgrade_failures + (counts and origin is Origin.UPGRADE),
+        inspected=None,
+        absorbed=None,
+        lost=None,
     )
+    if counts:
+        changed = quarantined_after_failure(changed, desired, outcome.finished)
     return _without_vanished(changed, observed)
+
+
+def barriers_to(record: Record, snapshot: Snapshot) -> tuple[str, ...]:
+    """What was found irreversible of the step to a revision before it was made."""
+    found, base = record.inspected, record.head
+    if found is None or base is None:
+        return ()
+    step = (found.base, found.artifact_digest, found.config_digest)
+    made = (base.digest, snapshot.artifact_digest, snapshot.config_digest)
+    return found.barriers if step == made else ()
 
 
 def _post_rendered(record: Record, digest: str) -> str:
@@ -444,7 +484,17 @@ def _adopted(
             artifact_digest=action.target.chart.digest,
             post_render_digest=action.target.post_render_digest,
         )
-    return record.evolve(history=(snapshot, *record.history), hold=None, in_flight=None)
+    absorbed = None
+    if action.is_absorbed and action.target is not None:
+        target = action.target
+        absorbed = Absorbed(revision.digest, target.chart.version, target.config_digest)
+    return record.evolve(
+        history=(snapshot, *record.history),
+        hold=None,
+        in_flight=None,
+        absorbed=absorbed,
+        lost=None,
+    )
 
 
 def _is_newest(record: Record, observed: Observation) -> bool:
@@ -462,11 +512,11 @@ def _checked(record: Record, action: CheckHealth, outcome: Outcome, desired: Des
     )
     record = record.evolve(checks=checks or record.checks)
     if not outcome.succeeded:
-        return _judged_failed(record, outcome, health=Proof.FAILED)
+        return _judged_failed(record, outcome, desired, health=Proof.FAILED)
     if action.is_rewatch:
         over = head.watched_until is not None and outcome.finished >= head.watched_until
         if not over:
-            return record
+            return record.evolve(seen_bad=action.reported)
         return _settled(record.with_head(watched=Proof.PASSED, judged_at=outcome.finished))
     health = Proof.PASSED if action.waits else Proof.SKIPPED
     changed = record.with_head(health=health, judged_at=outcome.finished, message=outcome.message)
@@ -490,7 +540,7 @@ def _tested(record: Record, outcome: Outcome, desired: Desired, observed: Observ
             tests=Proof.IGNORED, judged_at=outcome.finished, message=outcome.message
         )
         return _start_watch(changed, outcome.finished, desired)
-    return _judged_failed(record, outcome, tests=Proof.FAILED)
+    return _judged_failed(record, outcome, desired, tests=Proof.FAILED)
 
 
 def _start_watch(record: Record, now: datetime, desired: Desired) -> Record:
@@ -514,7 +564,7 @@ def _settled(record: Record) -> Record:
     return without_failures(record)
 
 
-def _judged_failed(record: Record, outcome: Outcome, **proof: Proof) -> Record:
+def _judged_failed(record: Record, outcome: Outcome, desired: Desired, **proof: Proof) -> Record:
     """A revision that helm released, and that then failed: counted once, against its action."""
     head = record.head
     if head is None:
@@ -524,11 +574,12 @@ def _judged_failed(record: Record, outcome: Outcome, **proof: Proof) -> Record:
     changed = record.with_head(
         judged_at=outcome.finished, message=outcome.message[:_MESSAGE_LENGTH], **proof
     )
-    return changed.evolve(
+    changed = changed.evolve(
         failures=record.failures + counts,
         install_failures=record.install_failures + (counts and counts_against is Origin.INSTALL),
         upgrade_failures=record.upgrade_failures + (counts and counts_against is Origin.UPGRADE),
     )
+    return quarantined_after_failure(changed, desired, outcome.finished)
 
 
 def _uninstalled(
@@ -549,8 +600,17 @@ def _uninstalled(
             location=record.location,
             prune=record.prune,
             policy=record.policy,
+            quarantine=record.quarantine,
         )
-    return record.evolve(in_flight=None, history=(), accepted="", hold=None)
+    return record.evolve(
+        in_flight=None,
+        history=(),
+        accepted="",
+        hold=None,
+        inspected=None,
+        absorbed=None,
+        lost=None,
+    )
 
 
 def _hooks_run(record: Record, action: RunHooks, outcome: Outcome) -> Record:
@@ -570,6 +630,23 @@ def _hooks_run(record: Record, action: RunHooks, outcome: Outcome) -> Record:
         points = (*changed.head.hooks_run, action.point.value)
         changed = changed.with_head(hooks_run=points)
     return changed
+
+
+def note_liveness(record: Record, observed: Observation, now: datetime) -> Record:
+    """Take in how the release is doing after it was proven healthy: what is lost is told, and
+    nothing is rolled back for it. Before that, the watch window judges.
+    """
+    known, live = record.head, observed.live
+    if live is None or not live.is_live or known is None or not _is_newest(record, observed):
+        return record
+    if known.verdict is not Verdict.HEALTHY:
+        return record if record.lost is None else record.evolve(lost=None)
+    if not live.bad:
+        return record if record.lost is None else record.evolve(lost=None)
+    if record.lost is not None and record.lost.message == live.bad:
+        return record
+    at = record.lost.at if record.lost is not None else live.since or now
+    return record.evolve(lost=HealthLost(live.bad[:_MESSAGE_LENGTH], at))
 
 
 def stopping_hook(outcome: Outcome) -> HookOutcome | None:

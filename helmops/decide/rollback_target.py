@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helmops.model.actions import Observation
-from helmops.model.records import Record
+from helmops.model.records import KeptCopy, Record
 from helmops.model.releases import HelmStatus, Revision
 
 #: A revision whose status is another one than these never finished being released.
@@ -20,6 +20,21 @@ _RELEASED = (HelmStatus.DEPLOYED, HelmStatus.SUPERSEDED)
 def rollback_target(observed: Observation, record: Record) -> Revision | None:
     """The newest stored revision before the head whose digest was seen healthy, or None."""
     return _newest_proven(observed.revisions[:-1], record)
+
+
+def to_put_back(observed: Observation, record: Record) -> KeptCopy | None:
+    """The kept copy, where somebody pruned the revision from Helm's storage and a rollback is
+    better off with it than with what is stored; else None.
+    """
+    kept, head = record.kept, observed.head
+    if kept is None or head is None or kept.digest not in record.healthy_digests:
+        return None
+    if kept.revision >= head.number or observed.revision(kept.revision) is not None:
+        return None
+    if any(r.digest == kept.digest for r in observed.revisions):
+        return None
+    stored = rollback_target(observed, record)
+    return kept if stored is None or stored.number < kept.revision else None
 
 
 def earlier_target(observed: Observation, record: Record) -> Revision | None:

@@ -64,6 +64,8 @@ def classify(desired: Desired, observed: Observation, record: Record) -> Classif
     # failure goes back to.
     is_baseline = known.origin in (Origin.ROLLBACK, Origin.ADOPT)
     difference = difference_to_target(desired, head, known)
+    if is_absorbed(desired, head, record):
+        difference = ""
     if difference and not is_baseline:
         return Classified(ReleaseState.OUT_OF_SYNC, difference)
     if known.health is Proof.PENDING:
@@ -77,6 +79,20 @@ def classify(desired: Desired, observed: Observation, record: Record) -> Classif
         return Classified(ReleaseState.OUT_OF_SYNC, difference)
     return Classified(
         ReleaseState.IN_SYNC, f"revision {head.number} ({known.versioned_chart}) is as declared"
+    )
+
+
+def is_absorbed(desired: Desired, head: Revision, record: Record) -> bool:
+    """Whether the newest revision was made by hand and taken as it is, and the declaration means
+    what it meant then.
+    """
+    absorbed, target = record.absorbed, desired.target
+    return (
+        absorbed is not None
+        and absorbed.digest == head.digest
+        and isinstance(target, Target)
+        and (absorbed.chart_version, absorbed.config_digest)
+        == (target.chart.version, target.config_digest)
     )
 
 

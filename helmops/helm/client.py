@@ -51,7 +51,6 @@ from helmops.helm.failures import error_of, is_log
 from helmops.helm.flags import HelmVersion
 from helmops.helm.locks import ReleaseLocks
 from helmops.helm.post_renderer import PostRenderer, post_renderer
-from helmops.helm.redaction import redactor, secret_values
 from helmops.model.charts import ChartArtifact
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import (
@@ -354,13 +353,16 @@ class HelmClient(Command):  # type: ignore[misc]
         *,
         is_upgrade: bool,
         skip_schema_validation: bool = False,
+        with_hooks: bool = False,
     ) -> tuple[dict[str, Any], ...]:
         """See the port. Objects of kinds that the chart itself brings in `crds/`, and that the
         cluster does not have yet, can only be rendered without asking the cluster.
         """
         helm = await self.prepare()
         arguments = flags.template(
-            is_upgrade=is_upgrade, skip_schema_validation=skip_schema_validation
+            is_upgrade=is_upgrade,
+            skip_schema_validation=skip_schema_validation,
+            with_hooks=with_hooks,
         )
         arguments += ["--namespace", release.namespace]
         where = f"{chart.name}@{chart.version}"
@@ -516,7 +518,9 @@ class HelmClient(Command):  # type: ignore[misc]
         post-renderer failed, PostRenderFailed; any other failure is for the caller to look at.
         Returns the function that redacts what it said, too.
         """
-        redact = redactor((*self._secrets, *secret_values(values or {}), *secrets))
+        redact = redactor(
+            (*self._secrets, *secret_values(values or {}), *secrets), shortest=SHORTEST_GUESS
+        )
         on_line = None if progress is None else _lines_to(progress, redact)
         with (
             nullcontext() if release is None else self._working_on(release) as lock,

@@ -160,10 +160,11 @@ def test(helm: HelmVersion, spec: TestSpec, timeout: timedelta) -> Flags:
     ]
 
 
-def template(*, is_upgrade: bool, skip_schema_validation: bool) -> Flags:
+def template(*, is_upgrade: bool, skip_schema_validation: bool, with_hooks: bool = False) -> Flags:
     """For `helm template`: the objects alone, whoever owns those that exist."""
     return [
-        *("--values", "-", "--no-hooks", "--skip-crds"),
+        *("--values", "-", "--skip-crds"),
+        *_if(not with_hooks, "--no-hooks"),
         *("--take-ownership", "--disable-openapi-validation"),
         *_if(is_upgrade, "--is-upgrade"),
         *_if(skip_schema_validation, "--skip-schema-validation"),

@@ -30,6 +30,7 @@ import msgspec
 
 from helmops.errors import HelmError, ObjectConflict, ReleaseNotFound
 from helmops.helm.documents import parse_manifest
+from helmops.model.records import healthy_secret_name
 from helmops.model.releases import (
     HelmStatus,
     ReleaseId,
@@ -41,6 +42,9 @@ from helmops.model.releases import (
 from helmops.resolve.digest import config_digest, revision_digest
 
 SECRET_TYPE = "helm.sh/release.v1"  # noqa: S105 (a type, not a password)
+COPY_TYPE = "helmops.dev/healthy"
+_COPIED_REVISION = "helmops.dev/revision"
+_COPIED_DIGEST = "helmops.dev/digest"
 
 #: Encoded bodies above this size are decoded in a thread: a chart at Helm's limit takes 40 ms.
 _LARGE = 64_000
@@ -84,6 +88,8 @@ class SecretApi(Protocol):
         label_selector: str = "",
         metadata_only: bool = False,
     ) -> Page: ...
+
+    async def create(self, manifest: Mapping[str, Any]) -> Object: ...
 
     async def replace(self, manifest: Mapping[str, Any]) -> Object: ...
 
@@ -221,6 +227,79 @@ class HelmStorage:
                 name = secret_name(release, number)
                 await self._api.delete("v1", "Secret", name, release.namespace)
 
+    async def values(self, release: ReleaseId, revision: int) -> Object:
+        """The values that a revision was released with, secret ones among them. Raises
+        ReleaseNotFound, HelmError, ClusterError.
+        """
+        return (await self._body(release, revision)).get("config") or {}
+
+    async def keep(self, release: ReleaseId, revision: int, digest: str) -> None:
+        """Copy a revision to where nobody prunes it, over the copy that is there.
+
+        The copy has the data of Helm's Secret and none of its labels, so that no helm takes it for
+        a revision. Raises ReleaseNotFound where the revision is gone or is another one by now,
+        HelmError, ClusterError.
+        """
+        secret = await self._secret(release, revision)
+        entry = await _entry(secret, release)
+        if entry.revision is None or entry.revision.digest != digest:
+            raise _no_revision(release, revision)
+        copy: Object = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": COPY_TYPE,
+            "metadata": {
+                "name": healthy_secret_name(release),
+                "namespace": release.namespace,
+                "labels": {"app.kubernetes.io/managed-by": "helmops"},
+                "annotations": {_COPIED_REVISION: str(revision), _COPIED_DIGEST: digest},
+            },
+            "data": {"release": secret["data"]["release"]},
+        }
+        try:
+            await self._api.create(copy)
+        except ObjectConflict:
+            await self._api.replace(copy)
+
+    async def put_back(self, release: ReleaseId, revision: int, digest: str) -> None:
+        """Store the kept copy as `superseded` under its own number.
+
+        Raises ReleaseNotFound where there is no copy of that digest, ObjectConflict where another
+        revision has the number, HelmError, ClusterError.
+        """
+        copy = await self._api.get("v1", "Secret", healthy_secret_name(release), release.namespace)
+        said = ((copy or {}).get("metadata") or {}).get("annotations") or {}
+        if copy is None or said.get(_COPIED_DIGEST) != digest:
+            raise ReleaseNotFound(
+                f"no copy of revision {revision} was kept",
+                where=str(release),
+                next_step="upgrade to a version that works; there is nothing to go back to",
+            )
+        body = json.loads(_unpack(copy, release))
+        if revision_of(body).digest != digest:
+            raise _unreadable(copy, release, "it is another revision than it says")
+        status = HelmStatus.SUPERSEDED.value
+        body["info"] = body["info"] | {"status": status}
+        labels = {"name": release.name, "owner": "helm", "status": status, "version": str(revision)}
+        secret: Object = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": SECRET_TYPE,
+            "metadata": {
+                "name": secret_name(release, revision),
+                "namespace": release.namespace,
+                "labels": labels,
+            },
+            "data": {"release": _pack(body)},
+        }
+        with self._index.changing(release):
+            try:
+                await self._api.create(secret)
+            except ObjectConflict:
+                there = await _entry(await self._secret(release, revision), release)
+                if there.revision is None or there.revision.digest != digest:
+                    raise
+
     # ------------------------------------------------------------------ reading
 
     async def _read(self, release: ReleaseId) -> _Known:
@@ -296,6 +375,10 @@ class HelmStorage:
         return known
 
     async def _body(self, release: ReleaseId, revision: int) -> Object:
+        secret = await self._secret(release, revision)
+        return await _off_the_loop(secret, lambda: _decode(secret, release))
+
+    async def _secret(self, release: ReleaseId, revision: int) -> Object:
         name = secret_name(release, revision)
         known = self._known.get(release)
         entry = known.entries.get(name) if known is not None else None
@@ -311,7 +394,7 @@ class HelmStorage:
             secret = await self._api.get("v1", "Secret", name, release.namespace)
         if secret is None:
             raise _no_revision(release, revision)
-        return await _off_the_loop(secret, lambda: _decode(secret, release))
+        return secret
 
 
 def secret_name(release: ReleaseId, revision: int) -> str:

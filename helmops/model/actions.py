@@ -16,8 +16,8 @@ from helmops.model.declarations import (
     ReleasePolicySpec,
     RemediationHook,
 )
-from helmops.model.health import CheckResult
-from helmops.model.records import Hold
+from helmops.model.health import CheckResult, LiveHealth
+from helmops.model.records import EvidenceNote, Hold
 from helmops.model.releases import DeclarationKey, HelmStatus, ReleaseId, Revision
 
 # What is wanted ---------------------------------------------------------------------------------
@@ -38,6 +38,8 @@ class Target:
     downgrade_from: str = ""
     #: `reconcileStrategy: Revision`: other content under the same version is a change as well.
     follows_content: bool = False
+    #: Why it is in quarantine, where nothing else is in range; else empty.
+    quarantined: str = ""
 
     @property
     def post_render_digest(self) -> str:
@@ -90,12 +92,14 @@ class Observation:
 
     `our_helm_runs` tells that a helm which a dead helmops on this machine left is still at work.
     `elsewhere` has the revisions under the name and namespace that the record knows, where the
-    declaration names another place now.
+    declaration names another place now. `live` is what watches of the release's objects show, None
+    where nobody watches.
     """
 
     revisions: tuple[Revision, ...] = ()
     our_helm_runs: bool = False
     elsewhere: tuple[Revision, ...] = ()
+    live: LiveHealth | None = None
 
     @property
     def head(self) -> Revision | None:
@@ -170,12 +174,14 @@ class Adopt:
     """Take the newest stored revision into the record as it is; helm is not run.
 
     With `only_if_same` the target is rendered first, and anything that it would change makes the
-    adoption fail with the plan, so that the release is held.
+    adoption fail with the plan, so that the release is held. `is_absorbed`: it is left as it is,
+    other than declared, until the declaration changes.
     """
 
     revision: Revision
     target: Target | None
     only_if_same: bool
+    is_absorbed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +193,18 @@ class RunTests:
 
 @dataclass(frozen=True, slots=True)
 class CheckHealth:
-    """Wait for readiness and run the policy's checks; `is_rewatch` inside the watch window."""
+    """Wait for readiness and run the policy's checks; `is_rewatch` inside the watch window.
+
+    `reported` is what watches say is wrong; with `is_final` it is a failure by itself, as a
+    container that crashes again and again is ready now and then.
+    """
 
     revision: int
     checks: tuple[PolicyCheck, ...]
     waits: bool
     is_rewatch: bool = False
+    reported: str = ""
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +227,49 @@ class Uninstall:
 
 @dataclass(frozen=True, slots=True)
 class Unlock:
-    """Break a lock that our own dead process left."""
+    """Break a lock that our own dead process left, or, `is_foreign`, one that somebody else left:
+    only where nothing of the release changed for `quiet`.
+    """
 
     revision: int
+    is_foreign: bool = False
+    quiet: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Render what an upgrade would apply, and find in it what a rollback could not undo."""
+
+    target: Target
+    base: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class GatherEvidence:
+    """Keep what tells of a failure, before anything is rolled back or removed. `healthy` is the
+    revision to compare with, None where there is none.
+    """
+
+    revision: int
+    healthy: int | None
+    #: What helm said, redacted and bounded.
+    output: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCopy:
+    """Copy the newest healthy revision, so that it can be put back when somebody prunes it."""
+
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Put the kept copy of a healthy revision back into Helm's storage."""
+
+    revision: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +299,10 @@ Action: TypeAlias = (
     | Unlock
     | RunHooks
     | Prune
+    | Inspect
+    | GatherEvidence
+    | KeepCopy
+    | PutBack
 )
 
 
@@ -255,7 +311,8 @@ class Outcome:
     """How an action ended. Failures are values; `message` and `output` are redacted and bounded.
 
     `stalled` says that trying again is of no use before something changes. `plan` is what an
-    adoption would change. `hooks` and `checks` have what these actions found. `output` is helm's.
+    adoption would change, or what an inspection found irreversible. `hooks` and `checks` have what
+    these actions found. `output` is helm's.
     """
 
     succeeded: bool
@@ -268,6 +325,7 @@ class Outcome:
     plan: tuple[str, ...] = ()
     checks: tuple[CheckResult, ...] = ()
     hooks: tuple[HookOutcome, ...] = ()
+    evidence: EvidenceNote | None = None
     #: It could not be carried through, so nothing was learnt of the release.
     undetermined: bool = False
     #: It did not even begin: a trace of it in storage would be somebody else's.

@@ -34,6 +34,7 @@ class ChartArtifact:
     a person where it came from (`HelmRepository/podinfo`, `GitRepository/apps@main@sha1:…`).
     `revision` is what Flux calls the artifact's revision: the chart version, or for
     `reconcileStrategy: Revision` the version with the source's revision behind a `+`.
+    `annotations` are those of Chart.yaml, sorted.
     """
 
     name: str
@@ -47,10 +48,10 @@ class ChartArtifact:
     #: releases the chart does it.
     post_rendering: PostRendering | None = field(default=None, kw_only=True)
     deprecated: bool = False
-
     #: A chart that only others use: there is nothing in it to install.
     is_library: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:

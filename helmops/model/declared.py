@@ -46,7 +46,7 @@ R = TypeVar("R", bound=Resource, covariant=True)
 KindKey = tuple[str, DeclarationKey]
 
 #: The parts of a policy that only one policy may set for a release.
-SECTIONS: Final = ("mode", "prune", "out_of_band", "upgrade", "verify", "remediation")
+SECTIONS: Final = ("mode", "prune", "out_of_band", "upgrade", "verify", "remediation", "quarantine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +182,13 @@ class DeclarationSet:
         return template_of(helm_chart.resource) if helm_chart else release.resource.spec.chart
 
     def source_of(self, release: Declared[HelmRelease]) -> Declared[Source] | None:
-        """Where a release's chart comes from; None for a directory and for a `chartRef` to anything
-        but a HelmChart. Raises as `source` does.
+        """Where a release's chart comes from; None for a directory, and for a `chartRef` to what is
+        neither a HelmChart nor an OCIRepository. Raises as `source` does.
         """
+        artifact = release.resource.spec.chart_ref
+        if artifact is not None and artifact.kind == "OCIRepository":
+            key = DeclarationKey(artifact.namespace or release.key.namespace, artifact.name)
+            return self.source("OCIRepository", key, wanted_at=release.where_is(("spec", "chartRef")))
         chart = self.chart_of(release)
         if chart is None or chart.spec.source_ref.kind == "Directory":
             return None
@@ -231,6 +235,8 @@ class DeclarationSet:
                 reference = chart.spec.source_ref
                 namespace = reference.namespace or key.namespace
                 wanted.insert(0, (reference.kind, DeclarationKey(namespace, reference.name)))
+            elif (artifact := self.source_of(release)) is not None:
+                wanted.insert(0, (artifact.resource.kind, artifact.key))
         concerned += [self.sources[k] for k in dict.fromkeys(wanted) if k in self.sources]
         return unsupported(*concerned)
 

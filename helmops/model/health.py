@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -47,3 +48,19 @@ class CheckResult:
     passed: bool
     message: str = ""
     attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LiveHealth:
+    """What watches of a release's objects show, folded into one fact.
+
+    `is_live` says that the watches are connected and have listed; else nothing is known. `bad` is
+    what is wrong, one sentence, empty when all is well; `is_final` that it cannot recover by
+    itself. `since` is when it began, and `version` grows with each change of `bad`.
+    """
+
+    is_live: bool
+    bad: str = ""
+    is_final: bool = False
+    since: datetime | None = None
+    version: int = 0

@@ -53,6 +53,17 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceNote:
+    """Where the evidence of a failure is: its number in the store (0 where it could not be stored),
+    and the most telling of it.
+    """
+
+    number: int
+    summary: str
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One revision as helmops knows it, and what it has seen of it.
 
@@ -83,6 +94,10 @@ class Snapshot:
     test_hooks: tuple[TestHook, ...] = ()
     #: The hook points that have run for this revision.
     hooks_run: tuple[str, ...] = ()
+    #: What was gathered after it failed; None before that.
+    evidence: EvidenceNote | None = None
+    #: What the step to this revision did that a rollback cannot undo.
+    barriers: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -177,6 +192,8 @@ class HoldReason(StrEnum):
     MOVED = "ReleaseMoved"
     #: The chart's name changed; going on would uninstall and install.
     CHART_NAME = "ChartNameChanged"
+    #: It failed past a step that a rollback cannot undo.
+    IRREVERSIBLE = "IrreversibleStep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +232,74 @@ class InFlight:
     #: A rollback that a person asked for: it ends in a hold.
     by_hand: bool = False
     holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A chart version that is not tried again. `digest` is that of the chart's content, so that new
+    content under the same version is another one; empty means any content.
+
+    `scope` says for whom: `release`, `chart` (all releases of it in the namespace) or `all`.
+    `until` is when it is lifted by itself.
+    """
+
+    chart: str
+    version: str
+    digest: str
+    scope: str
+    at: datetime
+    why: str
+    until: datetime | None = None
+    by: str = ""
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether its time is up."""
+        return self.until is not None and now >= self.until
+
+    def means(self, chart: str, version: str, digest: str) -> bool:
+        """Whether it is about that chart version; an unknown digest (empty) may be any."""
+        return (self.chart, self.version) == (chart, version) and (
+            not self.digest or not digest or self.digest == digest
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCopy:
+    """The healthy revision of which a copy is kept beside the record."""
+
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthLost:
+    """A revision that was proven healthy, and is not well any more."""
+
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What was found of a step before it is made: from the revision `base` (its digest) to a chart
+    and values. `barriers` are what a rollback could not undo of it.
+    """
+
+    base: str
+    artifact_digest: str
+    config_digest: str
+    barriers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """A revision made by hand that was taken as it is (`outOfBand: absorb`), until the declaration
+    means another chart or other values than it did then.
+    """
+
+    digest: str
+    chart_version: str
+    config_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +375,13 @@ class Record:
     hooks: tuple[HookRecord, ...] = ()
     next_try: datetime | None = None
     held_back: tuple[str, ...] = ()
+    quarantine: tuple[Quarantined, ...] = ()
+    kept: KeptCopy | None = None
+    lost: HealthLost | None = None
+    #: What watches reported in the watch window when the release was last looked at and was well.
+    seen_bad: str = ""
+    inspected: Inspected | None = None
+    absorbed: Absorbed | None = None
     updated_at: datetime | None = None
     #: How far its ledger has come, with the newest entries.
     ledger: Ledger | None = None
@@ -393,6 +485,22 @@ class Record:
             if self.hold
             else None,
             "heldBack": list(self.held_back),
+            "quarantine": [
+                {
+                    "chart": q.chart,
+                    "version": q.version,
+                    "digest": f"sha256:{q.digest}" if q.digest else "",
+                    "scope": q.scope,
+                    "at": _time(q.at),
+                    "until": _time(q.until) if q.until else None,
+                    "why": q.why,
+                    "by": q.by,
+                }
+                for q in self.quarantine
+            ],
+            "healthLost": {"message": self.lost.message, "at": _time(self.lost.at)}
+            if self.lost
+            else None,
             "checks": [
                 {"name": c.name, "passed": c.passed, "message": c.message, "at": _time(c.at)}
                 for c in self.checks
@@ -432,6 +540,11 @@ class Record:
         return manifest
 
 
+def healthy_secret_name(release: ReleaseId) -> str:
+    """The name of the Secret with the copy of the last healthy revision (`Record.kept`)."""
+    return f"helmops.{release.name}.healthy"
+
+
 def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -468,6 +581,14 @@ def _snapshot(snapshot: Snapshot, release: ReleaseId) -> dict[str, Any]:
             "tests": snapshot.tests.value,
             "watched": snapshot.watched.value,
             "message": snapshot.message,
+            "watchedUntil": _time(snapshot.watched_until) if snapshot.watched_until else None,
+            "barriers": list(snapshot.barriers),
+            "evidence": {
+                "number": snapshot.evidence.number,
+                "summary": snapshot.evidence.summary,
+            }
+            if snapshot.evidence
+            else None,
         },
     }
     if snapshot.test_hooks:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, assert_never
 
 from helmops.errors import (
@@ -22,7 +24,9 @@ from helmops.errors import (
     LeaseHeld,
     ReleaseLocked,
     ReleaseNotFound,
+    RolloutStuck,
     SourceError,
+    StoreError,
     ValuesError,
 )
 from helmops.model.actions import (
@@ -30,11 +34,15 @@ from helmops.model.actions import (
     Adopt,
     CheckHealth,
     Desired,
+    GatherEvidence,
     HookOutcome,
+    Inspect,
     Install,
+    KeepCopy,
     Observation,
     Outcome,
     Prune,
+    PutBack,
     Rollback,
     RunHooks,
     RunTests,
@@ -42,18 +50,40 @@ from helmops.model.actions import (
     Unlock,
     Upgrade,
 )
-from helmops.model.declarations import PolicyCheck
+from helmops.model.declarations import (
+    Defaults,
+    InstallSpec,
+    PolicyCheck,
+    RollbackSpec,
+    UpgradeSpec,
+)
 from helmops.model.health import CheckResult
 from helmops.model.hooks import HookResult
-from helmops.model.records import Origin, Record
-from helmops.model.releases import Progress, ReleaseId
+from helmops.model.records import EvidenceNote, Origin, Record
+from helmops.model.releases import HelmRun, Progress, ReleaseId
 from helmops.reconcile.adoption import differences
 from helmops.reconcile.credentials import CredentialReader
-from helmops.reconcile.ports import Checks, Clock, Helm, Hooks, ReleaseStorage
+from helmops.reconcile.irreversible import irreversible_steps
+from helmops.reconcile.ports import (
+    Checks,
+    Clock,
+    EvidenceGatherer,
+    EvidenceStore,
+    Helm,
+    Hooks,
+    ReleaseStorage,
+    RolloutWatcher,
+)
 
 #: While a release is watched, readiness that is lost so long counts as lost.
 _REWATCH_TIMEOUT = timedelta(seconds=10)
 _OUTPUT_LENGTH = 16 * 1024
+#: Nothing waits longer for evidence: what is to be rolled back is rolled back without it.
+_EVIDENCE_SECONDS = 20.0
+#: Absent, the hard timeout is so many times the timeout (`safe` defaults).
+_HARD_FACTOR = 4
+#: Of what a helm said that we stopped.
+_LINES_KEPT = 200
 #: Errors that say nothing of the release: of the way there, or of a helm that somebody killed.
 _TELLS_NOTHING = (
     ClusterError,
@@ -80,6 +110,11 @@ class Performer:
     checks: Checks
     hooks: Hooks
     credentials: CredentialReader
+    #: Where failures leave their traces; without it there is no evidence.
+    evidence: EvidenceGatherer | None = None
+    evidence_store: EvidenceStore | None = None
+    #: Watches what helm waits for; without it helm's own timeout is all there is.
+    rollouts: RolloutWatcher | None = None
     #: Entered around all that changes a release in Helm's storage, for whoever caches it.
     changing: Callable[[ReleaseId], AbstractContextManager[None]] = lambda _: nullcontext()
 
@@ -98,8 +133,15 @@ class Performer:
         """
         started = self.clock.now()
         try:
-            with self.changing(desired.release) if _uses_helm(action) else nullcontext():
+            async with AsyncExitStack() as stack:
+                if _uses_helm(action):
+                    stack.enter_context(self.changing(desired.release))
+                    if self.evidence is not None and not isinstance(action, Uninstall):
+                        recording = self.evidence.recording(desired.release)
+                        await stack.enter_async_context(recording)
                 return await self._perform(action, desired, observed, record, started, progress)
+        except RolloutStuck as error:
+            return self._failed(action, error, started)
         except HelmWaitTimeout as error:
             return await self._not_ready(action, error, desired, started)
         except HelmopsError as error:
@@ -154,38 +196,54 @@ class Performer:
         message = ""
         match action:
             case Install(target=target):
-                run = await self.helm.install(
-                    release,
-                    target.chart,
-                    target.values,
+                run = await self._rolled_out(
+                    desired,
                     spec.install,
-                    timeout=spec.install.timeout or spec.timeout,
-                    description=f"helmops: install {target.chart.name} {target.chart.version}",
-                    wait_strategy=strategy,
-                    progress=progress,
+                    lambda timeout, tell: self.helm.install(
+                        release,
+                        target.chart,
+                        target.values,
+                        spec.install,
+                        timeout=timeout,
+                        description=f"helmops: install {target.chart.name} {target.chart.version}",
+                        wait_strategy=strategy,
+                        progress=tell,
+                    ),
+                    progress,
                 )
                 output = run.output
             case Upgrade(target=target):
-                run = await self.helm.upgrade(
-                    release,
-                    target.chart,
-                    target.values,
+                chart = f"{target.chart.name} {target.chart.version}"
+                run = await self._rolled_out(
+                    desired,
                     spec.upgrade,
-                    timeout=spec.upgrade.timeout or spec.timeout,
-                    description=f"helmops: upgrade to {target.chart.name} {target.chart.version}",
-                    wait_strategy=strategy,
-                    progress=progress,
+                    lambda timeout, tell: self.helm.upgrade(
+                        release,
+                        target.chart,
+                        target.values,
+                        spec.upgrade,
+                        timeout=timeout,
+                        description=f"helmops: upgrade to {chart}",
+                        wait_strategy=strategy,
+                        progress=tell,
+                    ),
+                    progress,
                 )
                 output = run.output
             case Rollback(to=revision):
-                run = await self.helm.rollback(
-                    release,
-                    revision,
+                run = await self._rolled_out(
+                    desired,
                     spec.rollback,
-                    timeout=spec.rollback.timeout or spec.timeout,
-                    description=f"helmops: rollback to {revision}, seen healthy",
-                    wait_strategy=strategy,
-                    progress=progress,
+                    lambda timeout, tell: self.helm.rollback(
+                        release,
+                        revision,
+                        spec.rollback,
+                        timeout=timeout,
+                        description=f"helmops: rollback to {revision}, seen healthy",
+                        wait_strategy=strategy,
+                        progress=tell,
+                    ),
+                    progress,
                 )
                 output = run.output
                 message = f"rolled back to revision {revision}"
@@ -217,12 +275,23 @@ class Performer:
                 return await self._check(action, desired, record, started, progress)
             case Adopt():
                 return await self._adopt(action, desired, started)
+            case Unlock(is_foreign=True):
+                return await self._unlock_foreign(action, release, started)
             case Unlock(revision=revision):
                 await self.storage.mark_failed(
                     release, revision, "helmops: broken off by the end of its process, unlocked"
                 )
             case Prune(revisions=revisions):
                 await self.storage.prune(release, revisions)
+            case KeepCopy(revision=revision, digest=digest):
+                await self.storage.keep(release, revision, digest)
+            case PutBack(revision=revision, digest=digest):
+                await self.storage.put_back(release, revision, digest)
+                message = f"revision {revision}, which somebody pruned, was put back"
+            case Inspect():
+                return await self._inspect(action, desired, started)
+            case GatherEvidence():
+                return await self._gather_evidence(action, desired, started)
             case RunHooks():
                 return await self._run_hooks(action, desired, observed, record, started, progress)
             case _:
@@ -236,6 +305,41 @@ class Performer:
             output=output[-_OUTPUT_LENGTH:],
         )
 
+    async def _rolled_out(
+        self,
+        desired: Desired,
+        spec: InstallSpec | UpgradeSpec | RollbackSpec,
+        start: Callable[[timedelta, Progress | None], Awaitable[HelmRun]],
+        progress: Progress | None,
+    ) -> HelmRun:
+        """Run helm with the hard timeout, and cut it off where its rollout stands still. Where
+        nothing is waited for, or nothing can be watched, with the plain one.
+        """
+        timeout, release = spec.timeout or desired.spec.timeout, desired.release
+        if self.rollouts is None or spec.disable_wait:
+            return await start(timeout, progress)
+        if not self.rollouts.may_watch(release.namespace):
+            return await start(timeout, progress)
+        said: deque[str] = deque(maxlen=_LINES_KEPT)
+
+        def tell(line: str) -> None:
+            said.append(line)
+            if progress is not None:
+                progress(line)
+
+        try:
+            return await self.rollouts.run(
+                release,
+                start(hard_timeout(desired, timeout), tell),
+                patience=timeout,
+                max_restarts=desired.policy.verify.max_restarts,
+                progress=progress,
+            )
+        except HelmWaitTimeout as error:
+            # helm was stopped by us, so what it said until then is all that there is of it.
+            error.output = error.output or "\n".join(said)
+            raise
+
     async def _check(
         self,
         action: CheckHealth,
@@ -245,6 +349,16 @@ class Performer:
         progress: Progress | None,
     ) -> Outcome:
         """Readiness first, then the policy's checks side by side."""
+        if action.is_final:
+            result = CheckResult("watch", passed=False, message=action.reported)
+            return Outcome(
+                succeeded=False,
+                started=started,
+                finished=self.clock.now(),
+                reason=_reason(action, succeeded=False),
+                message=f"{result.name}: {result.message}",
+                checks=(result,),
+            )
         objects = await self.storage.objects(desired.release, action.revision)
         results: list[CheckResult] = []
         if action.waits:
@@ -283,6 +397,99 @@ class Performer:
         return await self.checks.policy_check(
             check, desired.release, objects, credentials, progress=progress
         )
+
+    async def _unlock_foreign(
+        self, action: Unlock, release: ReleaseId, started: datetime
+    ) -> Outcome:
+        """Break somebody else's lock, unless the release's objects show that it is at work."""
+        objects = await self.storage.objects(release, action.revision)
+        changed = await self.checks.last_change(release, objects)
+        if changed is not None and started - changed < action.quiet:
+            return Outcome(
+                succeeded=False,
+                started=started,
+                finished=self.clock.now(),
+                reason="PendingRelease",
+                message=f"its objects still change, last at {changed:%H:%M:%S}; left alone",
+                undetermined=True,
+                untouched=True,
+            )
+        await self.storage.mark_failed(
+            release, action.revision, "helmops: left behind by a helm that is gone, unlocked"
+        )
+        return Outcome(
+            succeeded=True,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=True),
+            message=f"the lock on revision {action.revision}, which somebody left, was broken",
+        )
+
+    async def _inspect(self, action: Inspect, desired: Desired, started: datetime) -> Outcome:
+        target, release = action.target, desired.release
+        before = await self.storage.objects(release, action.base.number)
+        after = await self.helm.render(
+            release,
+            target.chart,
+            target.values,
+            is_upgrade=True,
+            skip_schema_validation=bool(desired.spec.upgrade.disable_schema_validation),
+            with_hooks=True,
+        )
+        found = irreversible_steps(
+            before,
+            after,
+            from_version=action.base.chart_version,
+            to_version=target.chart.version,
+            annotations=dict(target.chart.annotations),
+            barriers=desired.policy.upgrade.barriers,
+            namespace=release.namespace,
+        )
+        return Outcome(
+            succeeded=True,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=True),
+            message="; ".join(found),
+            plan=found,
+        )
+
+    async def _gather_evidence(
+        self, action: GatherEvidence, desired: Desired, started: datetime
+    ) -> Outcome:
+        """Gather and store. What cannot be had is said, and never keeps a rollback from coming."""
+        try:
+            async with asyncio.timeout(_EVIDENCE_SECONDS):
+                note = await self._evidence_of(action, desired)
+        except (HelmopsError, TimeoutError) as error:
+            why = str(error) or f"it took longer than {_EVIDENCE_SECONDS:.0f} s"
+            note = EvidenceNote(0, f"no evidence could be gathered: {why}")
+        return Outcome(
+            succeeded=True,
+            started=started,
+            finished=self.clock.now(),
+            reason=_reason(action, succeeded=True),
+            message=note.summary,
+            evidence=note,
+        )
+
+    async def _evidence_of(self, action: GatherEvidence, desired: Desired) -> EvidenceNote:
+        if self.evidence is None:
+            return EvidenceNote(0, "")
+        release = desired.release
+        before: tuple[dict[str, Any], ...] = ()
+        if action.healthy is not None:
+            before = await self.storage.objects(release, action.healthy)
+        objects = await self.storage.objects(release, action.revision)
+        evidence = await self.evidence.gather(
+            release, action.revision, objects, before=before, helm_output=action.output
+        )
+        number = 0
+        if self.evidence_store is not None:
+            with suppress(StoreError):
+                number = await self.evidence_store.keep_evidence(desired.key, evidence)
+        digest = sha256(evidence.to_json()).hexdigest()
+        return EvidenceNote(number, evidence.summary, digest)
 
     async def _adopt(self, action: Adopt, desired: Desired, started: datetime) -> Outcome:
         plan: tuple[str, ...] = ()
@@ -393,6 +600,14 @@ def _hook_context(
     }
 
 
+def hard_timeout(desired: Desired, timeout: timedelta) -> timedelta:
+    """How long an action may take in all while its rollout still moves."""
+    said = desired.policy.verify.hard_timeout
+    if said is None:
+        said = timeout * (1 if desired.defaults is Defaults.FLUX else _HARD_FACTOR)
+    return max(said, timeout)
+
+
 def _wait_timeout(desired: Desired, record: Record) -> timedelta:
     spec = desired.spec
     origin = record.head.origin if record.head else Origin.ADOPT
@@ -415,6 +630,10 @@ _NAMES: dict[type, str] = {
     Unlock: "Unlock",
     Prune: "Prune",
     RunHooks: "Hook",
+    Inspect: "Inspect",
+    GatherEvidence: "GatherEvidence",
+    KeepCopy: "KeepCopy",
+    PutBack: "PutBack",
 }
 
 

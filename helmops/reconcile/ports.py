@@ -17,6 +17,7 @@ from helmops.model.declarations import (
     GitRepositorySpec,
     HealthCheckExpr,
     HelmRepositorySpec,
+    OCIRepositorySpec,
     InstallSpec,
     PolicyCheck,
     RemediationHook,
@@ -27,7 +28,7 @@ from helmops.model.declarations import (
 )
 from helmops.model.events import Event
 from helmops.model.evidence import Evidence
-from helmops.model.health import CheckResult
+from helmops.model.health import CheckResult, LiveHealth
 from helmops.model.hooks import HookResult
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, HelmRun, Progress, ReleaseId, StoredRelease
@@ -44,27 +45,67 @@ class Clock(Protocol):
 
 
 class ChartRepositories(Protocol):
-    """Helm repositories over HTTP."""
+    """Helm repositories over HTTP, and in OCI registries."""
 
     async def versions(
-        self, repository: HelmRepositorySpec, chart: str, credentials: HttpCredentials
+        self,
+        repository: HelmRepositorySpec,
+        chart: str,
+        credentials: HttpCredentials,
+        wanted: str = "",
     ) -> tuple[ChartVersion, ...]:
-        """All entries of one chart, in the index's order.
+        """All entries of one chart, in the index's order. Where one version is `wanted` (and no
+        range), a registry is asked for that one only.
 
         Served from memory where the repository says that nothing changed, or where it was polled
         less than its interval ago. Raises SourceError, ChartNotFound.
         """
 
     async def pull(
-        self, repository: HelmRepositorySpec, version: ChartVersion, credentials: HttpCredentials
+        self,
+        repository: HelmRepositorySpec,
+        version: ChartVersion,
+        credentials: HttpCredentials,
+        keys: Sequence[bytes] = (),
     ) -> ChartArtifact:
-        """The archive, checked against the index's digest, safe to be read.
+        """The archive, checked against the index's digest, safe to be read. `keys` are public ones
+        (PEM): where there are any, one of them must have signed it, which only registries have.
 
-        Raises SourceError, ChartRefused.
+        Raises SourceError, ChartRefused, SignatureRefused.
         """
 
     async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
         """Poll now, by a conditional request; whether anything changed. Raises SourceError."""
+
+
+class OciRepositories(Protocol):
+    """Artifacts in OCI registries that are charts."""
+
+    async def versions(
+        self, repository: OCIRepositorySpec, credentials: HttpCredentials
+    ) -> tuple[ChartVersion, ...]:
+        """What `ref` names: one entry for a digest or a tag, for a range one for each tag that is a
+        version. The very same tuple as long as nothing changed; served from memory less than an
+        interval after it was asked, and as long as the registry does not answer.
+
+        Raises SourceError, ConstraintError.
+        """
+
+    async def pull(
+        self,
+        repository: OCIRepositorySpec,
+        version: ChartVersion,
+        credentials: HttpCredentials,
+        keys: Sequence[bytes] = (),
+    ) -> ChartArtifact:
+        """The archive of one of these, checked against its digests, safe to be read; its `revision`
+        is `tag@digest` or the digest. `keys` are as in `ChartRepositories`.
+
+        Raises SourceError, ChartRefused, SignatureRefused.
+        """
+
+    async def refresh(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> bool:
+        """Ask now; whether anything changed. Raises SourceError."""
 
 
 class GitTrees(Protocol):
@@ -145,6 +186,22 @@ class ReleaseStorage(Protocol):
 
     async def prune(self, release: ReleaseId, revisions: Sequence[int]) -> None:
         """Delete these revisions; one that is gone already is no error. Raises ClusterError."""
+
+    async def keep(self, release: ReleaseId, revision: int, digest: str) -> None:
+        """Copy a revision to where nobody prunes it, over the copy that is there. Raises
+        ReleaseNotFound where it is gone or another one has its number, ClusterError.
+        """
+
+    async def put_back(self, release: ReleaseId, revision: int, digest: str) -> None:
+        """Store the kept copy as `superseded` under its own number. Raises ReleaseNotFound where
+        there is no copy of that digest, ObjectConflict where another revision has the number,
+        ClusterError.
+        """
+
+    async def values(self, release: ReleaseId, revision: int) -> Mapping[str, Any]:
+        """The values that a revision was released with, secret ones among them. Raises
+        ReleaseNotFound, HelmError, ClusterError.
+        """
 
 
 class Helm(Protocol):
@@ -227,9 +284,10 @@ class Helm(Protocol):
         *,
         is_upgrade: bool,
         skip_schema_validation: bool = False,
+        with_hooks: bool = False,
     ) -> tuple[dict[str, Any], ...]:
-        """What an install or upgrade would apply (hooks left out), against the cluster's
-        capabilities, `lookup` working, nothing written.
+        """What an install or upgrade would apply, hooks left out unless `with_hooks`, against the
+        cluster's capabilities, `lookup` working, nothing written.
         """
 
     def is_running(self, release: ReleaseId) -> bool:
@@ -265,24 +323,6 @@ class Checks(Protocol):
         NotSupported, ExpressionError, ClusterError; a failed check is a result, not an
         exception.
         """
-
-
-class Hooks(Protocol):
-    """Remediation hooks: a Kubernetes Job or a webhook."""
-
-    async def run(
-        self,
-        hook: RemediationHook,
-        release: ReleaseId,
-        context: Mapping[str, str],
-        credentials: HttpCredentials,
-        *,
-        progress: Progress | None = None,
-    ) -> HookResult:
-        """Run one hook to its end or its timeout. A failed hook is a result. Raises
-        ClusterError.
-        """
-
 
     async def last_change(
         self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
@@ -341,6 +381,23 @@ class Liveness(Protocol):
 
     def of(self, release: ReleaseId) -> LiveHealth | None:
         """How a release is doing, from memory; None where nobody watches it."""
+
+
+class Hooks(Protocol):
+    """Remediation hooks: a Kubernetes Job or a webhook."""
+
+    async def run(
+        self,
+        hook: RemediationHook,
+        release: ReleaseId,
+        context: Mapping[str, str],
+        credentials: HttpCredentials,
+        *,
+        progress: Progress | None = None,
+    ) -> HookResult:
+        """Run one hook to its end or its timeout. A failed hook is a result. Raises
+        ClusterError.
+        """
 
 
 class References(Protocol):
@@ -403,6 +460,15 @@ class Journal(Protocol):
     async def chronicle(self, records: Sequence[Record]) -> None:
         """Keep the entries of their ledgers that are not kept yet: those of records that were saved,
         each once, however often this is called. Raises StoreError.
+        """
+
+
+class EvidenceStore(Protocol):
+    """Where evidence is kept; the Journal's store."""
+
+    async def keep_evidence(self, key: DeclarationKey, evidence: Evidence) -> int:
+        """Keep what a failure left behind; returns its number, counted from 1 for each release.
+        Raises StoreError.
         """
 
 

@@ -20,6 +20,7 @@ from helmops.decide.remember import (
     hold,
     intend,
     note_declaration,
+    note_liveness,
     note_request,
     remember,
 )
@@ -57,7 +58,16 @@ from helmops.model.events import Event
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId, Revision
 from helmops.reconcile.performing import Performer
-from helmops.reconcile.ports import Clock, Helm, Journal, Leases, Notifier, Records, ReleaseStorage
+from helmops.reconcile.ports import (
+    Clock,
+    Helm,
+    Journal,
+    Leases,
+    Liveness,
+    Notifier,
+    Records,
+    ReleaseStorage,
+)
 
 #: No pass does more than this; a decider that would go on for ever is stopped here.
 _MAX_ACTIONS = 40
@@ -118,6 +128,7 @@ class Reconciler:
         journal: Journal,
         notifier: Notifier,
         holder: str,
+        liveness: Liveness | None = None,
         observe_only: bool = False,
         tell: Tell | None = None,
         on_done: Callable[[DeclarationKey, Done], None] | None = None,
@@ -132,6 +143,7 @@ class Reconciler:
         self._journal = journal
         self._notifier = notifier
         self._holder = holder
+        self._liveness = liveness
         self._observe_only = observe_only
         self._tell = tell
         self._on_done = on_done
@@ -173,7 +185,7 @@ class Reconciler:
         observed = await self._observe(wanted.release, base)
         desired = await self._desired(wanted, observed, base)
         record, request = note_request(note_declaration(base, desired, now), request)
-        record = recover(desired, observed, record, now)
+        record = note_liveness(recover(desired, observed, record, now), observed, now)
         decision = self._decide(desired, observed, record, (), request)
         if isinstance(decision, Run) and not desired.is_observed_only:
             return await self._act(wanted, desired, request, decision)
@@ -209,7 +221,7 @@ class Reconciler:
         observed = await self._observe(desired.release, base)
         now = self._clock.now()
         record, request = note_request(note_declaration(base, desired, now), request)
-        record = recover(desired, observed, record, now)
+        record = note_liveness(recover(desired, observed, record, now), observed, now)
         done: list[Done] = []
         while True:
             decision = self._decide(desired, observed, record, done, request)
@@ -382,6 +394,7 @@ class Reconciler:
             revisions=stored.revisions,
             our_helm_runs=self._helm.is_running(release),
             elsewhere=elsewhere,
+            live=self._liveness.of(release) if self._liveness is not None else None,
         )
 
     async def _load(self, wanted: Wanted) -> Record | None:

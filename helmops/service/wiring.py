@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,12 +15,15 @@ from typing import Any
 
 from helmops.checks.hooks import ReleaseHooks
 from helmops.checks.release_checks import ReleaseChecks
+from helmops.checks.rollout import Rollouts
 from helmops.cluster.api import Api
 from helmops.cluster.leases import ClusterLeases
+from helmops.cluster.object_watches import ObjectWatches
 from helmops.cluster.records import SecretRecords
 from helmops.cluster.references import ClusterReferences
 from helmops.cluster.watches import SecretIndex
 from helmops.errors import HelmopsError, ObjectNotFound, StoreError, UsageError
+from helmops.health.slimmed import slimmed
 from helmops.helm.client import HelmClient
 from helmops.helm.storage import HelmStorage
 from helmops.http import Http
@@ -119,6 +122,8 @@ class Installation:
                 index = SecretIndex(api, on_cluster_change, settings.watch_namespaces)
                 watching = asyncio.create_task(index.run())
                 stack.push_async_callback(_cancelled, watching)
+            watches = ObjectWatches(api, slimmed)
+            stack.push_async_callback(watches.close)
             storage = HelmStorage(api, index)
             references = ClusterReferences(api)
             secrets = DeclaredSecrets(references, hide)
@@ -165,7 +170,8 @@ class Installation:
                 checks=ReleaseChecks(api, http, clock),
                 hooks=ReleaseHooks(api, http, clock),
                 credentials=CredentialReader(secrets),
-                **({"changing": index.changing} if index is not None else {}),
+                rollouts=Rollouts(watches, api, clock),
+                changing=index.changing if index is not None else lambda _: nullcontext(),
             )
             reconciler = Reconciler(
                 clock=clock,

@@ -91,6 +91,8 @@ class FakeChart:
     refuses_values: Outcome = False
     takes_foreign_objects: Outcome = False
     deprecated: bool = False
+    #: A Job migrates something before each upgrade to it, which no rollback undoes.
+    migrates: bool = False
     content: str = ""
 
     @property
@@ -124,6 +126,13 @@ class FakeChart:
     def fails_test(self, name: str, values: Mapping[str, Any]) -> bool:
         failing = self.failing_tests
         return name in (failing(values) if callable(failing) else failing)
+
+    def hooks(self, release: ReleaseId) -> tuple[dict[str, Any], ...]:
+        """Hooks that run on an upgrade."""
+        if not self.migrates:
+            return ()
+        metadata = {"name": "migrate", "annotations": {"helm.sh/hook": "pre-upgrade"}}
+        return ({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata},)
 
     def objects(self, release: ReleaseId, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """What the chart renders: a ConfigMap that shows version and values, and a Deployment."""
@@ -317,6 +326,8 @@ class FakeCluster:
         self.duration = timedelta(seconds=1)
         self.history: dict[ReleaseId, dict[int, StoredRevision]] = {}
         self.live: dict[ReleaseId, Live] = {}
+        #: The kept copies of healthy revisions.
+        self.copies: dict[ReleaseId, StoredRevision] = {}
         self.charts: dict[str, FakeChart] = {}
         self.namespaces: set[str] = {"default"}
         self.runs: Counter[str] = Counter()

@@ -377,22 +377,25 @@ class FakeHelm:
         *,
         is_upgrade: bool,
         skip_schema_validation: bool = False,
+        with_hooks: bool = False,
     ) -> tuple[dict[str, Any], ...]:
-        await self._begin(HelmCall("template", release, f"{chart.name}@{chart.version}", values))
+        call = HelmCall("template", release, f"{chart.name}@{chart.version}", values)
+        await self._begin(call, counted=not with_hooks)
         what = self.cluster.chart_of(chart)
         self._check_chart(what, values, skip_schema=skip_schema_validation)
-        return what.objects(release, values)
+        return what.objects(release, values) + (what.hooks(release) if with_hooks else ())
 
     # What the commands share
 
-    async def _begin(self, call: HelmCall) -> None:
-        if self._counted:
+    async def _begin(self, call: HelmCall, *, counted: bool = True) -> None:
+        if self._counted and counted:
             self.cluster.runs[call.operation] += 1
             self.cluster.calls.append(call)
         if self.cluster.unreachable:
             raise HelmError("the API server does not answer", where=str(call.release))
         await self.cluster.reach(Moment(call.operation, Point.STARTED, call.release))
-        self.cluster.clock.advance(self.cluster.duration)
+        if counted:
+            self.cluster.clock.advance(self.cluster.duration)
 
     async def _reach(self, operation: str, point: Point, revision: StoredRevision) -> None:
         await self.cluster.reach(Moment(operation, point, revision.release, revision.number))

@@ -54,6 +54,35 @@ class FakeReleaseStorage:
             self.cluster.forget(release, number)
         await self.cluster.reach(Moment("prune", Point.FINISHED, release))
 
+    async def values(self, release: ReleaseId, revision: int) -> dict[str, Any]:
+        self.cluster.check_reachable()
+        return copy.deepcopy(dict(self._get(release, revision).values))
+
+    async def keep(self, release: ReleaseId, revision: int, digest: str) -> None:
+        await self.cluster.reach(Moment("keep", Point.STARTED, release, revision))
+        self.cluster.check_reachable()
+        stored = self._get(release, revision)
+        if stored.as_revision().digest != digest:
+            raise ReleaseNotFound(f"revision {revision} is another one now", where=str(release))
+        self.cluster.copies[release] = copy.copy(stored)
+        await self.cluster.reach(Moment("keep", Point.FINISHED, release, revision))
+
+    async def put_back(self, release: ReleaseId, revision: int, digest: str) -> None:
+        await self.cluster.reach(Moment("put_back", Point.STARTED, release, revision))
+        self.cluster.check_reachable()
+        kept = self.cluster.copies.get(release)
+        if kept is None or kept.as_revision().digest != digest:
+            raise ReleaseNotFound(f"no copy of revision {revision} was kept", where=str(release))
+        there = self.cluster.history.get(release, {}).get(revision)
+        if there is not None:
+            if there.as_revision().digest != digest:
+                raise ObjectConflict(f"there is another revision {revision}")
+            return
+        restored = copy.copy(kept)
+        restored.status = HelmStatus.SUPERSEDED
+        self.cluster.store(restored)
+        await self.cluster.reach(Moment("put_back", Point.FINISHED, release, revision))
+
     def _get(self, release: ReleaseId, revision: int) -> StoredRevision:
         stored = self.cluster.history.get(release, {}).get(revision)
         if stored is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from helmops.errors import StoreError
@@ -33,7 +33,7 @@ from helmops.model.declarations import (
     RemediationHook,
     with_defaults,
 )
-from helmops.model.health import CheckResult
+from helmops.model.health import CheckResult, LiveHealth
 from helmops.model.hooks import HookResult
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, Progress, ReleaseId
@@ -52,16 +52,20 @@ from tests.fakes.records import FakeRecords
 from tests.fakes.references import FakeReferences
 from tests.fakes.release_storage import FakeReleaseStorage
 
+#: Actions of which a release sees nothing.
+_QUIET = ("Inspect", "GatherEvidence", "KeepCopy")
+
 
 class ClusterChecks:
     """The `Checks` port over a `FakeCluster`: readiness is what the cluster says.
 
-    `failing_checks` names policy checks that fail.
+    `failing_checks` names policy checks that fail, `last_changed` when an object was written last.
     """
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._cluster = cluster
         self.failing_checks: set[str] = set()
+        self.last_changed: datetime | None = None
         self.readings = 0
 
     async def readiness(
@@ -89,6 +93,22 @@ class ClusterChecks:
     ) -> CheckResult:
         failed = check.name in self.failing_checks
         return CheckResult(check.name, not failed, "answered 500" if failed else "")
+
+    async def last_change(
+        self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
+    ) -> datetime | None:
+        self._cluster.check_reachable()
+        return self.last_changed
+
+
+class LiveView:
+    """The `Liveness` port: what the watches would show, set by tests; None where nobody watches."""
+
+    def __init__(self) -> None:
+        self.health: LiveHealth | None = None
+
+    def of(self, release: ReleaseId) -> LiveHealth | None:
+        return self.health
 
 
 class NotedHooks:
@@ -163,6 +183,7 @@ class World:
         self.storage = FakeReleaseStorage(self.cluster)
         self.checks = ClusterChecks(self.cluster)
         self.hooks = NotedHooks()
+        self.live = LiveView()
         self.records = FakeRecords()
         self.leases = FakeLeases()
         self.journal = FakeJournal()
@@ -198,6 +219,7 @@ class World:
             journal=self.journal,
             notifier=self.notifier,
             holder="test",
+            liveness=self.live,
             observe_only=self.observe_only,
             tell=lambda _, line: self.lines.append(line),
             on_done=lambda _, done: self.counted.append(type(done.action).__name__),
@@ -286,5 +308,9 @@ class World:
         return live.chart.version if live else ""
 
     def actions(self) -> list[str]:
+        """Kinds of the actions of the last pass, but those that only look or keep something."""
+        return [name for name in self.all_actions() if name not in _QUIET]
+
+    def all_actions(self) -> list[str]:
         """Kinds of the actions of the last pass."""
         return [type(d.action).__name__ for d in self.last.done] if self.last else []

@@ -62,6 +62,7 @@ from helmops.model.declarations.notification import (
     ReceiverSpec,
 )
 from helmops.model.declarations.policy import (
+    Barrier,
     CelCheck,
     CheckedObject,
     HookPoint,
@@ -104,6 +105,7 @@ __all__ = [
     "ActionStrategy",
     "Alert",
     "AlertSpec",
+    "Barrier",
     "Bucket",
     "BucketSpec",
     "CelCheck",

@@ -102,6 +102,17 @@ class ReleaseSelector(Model):
         )
 
 
+class Barrier(Model):
+    """A step between versions that a rollback cannot undo."""
+
+    version: Text = Field(
+        min_length=1,
+        description="Range of chart versions; going to one of them from one outside of it is the "
+        "step.",
+    )
+    reason: Text = Field(min_length=1, description="What cannot be undone, for people.")
+
+
 class UpgradePolicy(Model):
     """Which versions may be upgraded to without a person."""
 
@@ -113,6 +124,9 @@ class UpgradePolicy(Model):
     downgrade: Literal["hold", "follow"] = Field(
         default="hold",
         description="What an older version leads to: hold the release, or go there.",
+    )
+    barriers: tuple[Barrier, ...] = Field(
+        default=(), description="Steps that a rollback cannot undo, beside those that are found."
     )
 
 
@@ -322,6 +336,17 @@ class VerifyPolicy(Model):
         default=timedelta(0),
         description="Time after a success in which the release must stay healthy.",
     )
+    max_restarts: Count = Field(
+        default=3,
+        description="Restarts of one container within the watch window that are let pass; one "
+        "more is a failure.",
+    )
+    hard_timeout: PositiveDuration | None = Field(
+        default=None,
+        description="How long an action may take in all while its rollout still moves; `timeout` "
+        "counts while nothing moves. Absent: four times `timeout` with `safe` defaults, `timeout` "
+        "with `flux`.",
+    )
     checks: tuple[PolicyCheck, ...] = Field(default=(), description="Checks, run together.")
 
     @model_validator(mode="after")
@@ -378,6 +403,12 @@ class RemediationPolicy(Model):
     """What happens around a remediation."""
 
     hooks: tuple[RemediationHook, ...] = Field(default=(), description="Hooks, run in order.")
+    irreversible: Literal["hold", "rollback"] | None = Field(
+        default=None,
+        description="What a failure leads to that came after a step that a rollback cannot undo: "
+        "hold the release as it is, or roll back all the same. Absent: hold with `safe` defaults, "
+        "rollback with `flux`.",
+    )
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
@@ -385,6 +416,24 @@ class RemediationPolicy(Model):
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise refuse(f"`hooks` has the name `{name}` twice")
         return self
+
+
+class QuarantinePolicy(Model):
+    """What becomes of a chart version whose upgrade failed."""
+
+    enabled: Flag | None = Field(
+        default=None,
+        description="Do not try it again before it is lifted. Absent: true with `safe` defaults, "
+        "false with `flux`.",
+    )
+    scope: Literal["release", "chart", "all"] = Field(
+        default="release",
+        description="For whom: this release; every release of that chart in the namespace; every "
+        "release of that chart.",
+    )
+    ttl: Duration = Field(
+        default=timedelta(0), description="Time after which it is lifted by itself; 0 is never."
+    )
 
 
 class ReleasePolicySpec(Model):
@@ -412,6 +461,10 @@ class ReleasePolicySpec(Model):
     )
     remediation: RemediationPolicy = Field(
         default_factory=RemediationPolicy, description="What happens around a remediation."
+    )
+    quarantine: QuarantinePolicy = Field(
+        default_factory=QuarantinePolicy,
+        description="What becomes of a chart version whose upgrade failed.",
     )
 
 

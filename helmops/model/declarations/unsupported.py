@@ -23,6 +23,7 @@ from helmops.model.declarations.sources import (
     HelmRepository,
     HelmRepositorySpec,
     OCIRepository,
+    OCIRepositorySpec,
 )
 from helmops.model.documents import Path
 
@@ -46,7 +47,9 @@ def unsupported_places(resource: Resource) -> Iterator[Unsupported]:
             yield from _under_spec(_of_provider(resource.spec))
         case HelmChart():
             yield from _under_spec(_of_helm_chart(resource.spec))
-        case Bucket() | OCIRepository() | Receiver():
+        case OCIRepository():
+            yield from _under_spec(_of_oci_repository(resource.spec))
+        case Bucket() | Receiver():
             yield ("kind",), f"{resource.kind} is not acted on yet"
         case _:
             return
@@ -73,7 +76,7 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
             and (spec.common_metadata.labels or spec.common_metadata.annotations),
         }
     )
-    if spec.chart_ref is not None and spec.chart_ref.kind != "HelmChart":
+    if spec.chart_ref is not None and spec.chart_ref.kind == "ExternalArtifact":
         yield ("chartRef",), f"`{spec.chart_ref.kind}` is not acted on yet"
     if any(step.kustomize for step in spec.post_renderers):
         yield ("postRenderers",), "not acted on yet"
@@ -108,12 +111,28 @@ def _of_helm_chart(chart: HelmChartSpec) -> Iterator[Unsupported]:
 
 
 def _of_helm_repository(spec: HelmRepositorySpec) -> Iterator[Unsupported]:
-    if spec.type == "oci":
-        yield ("type",), "`oci` is not acted on yet"
-    if spec.url.startswith("oci://"):
-        yield ("url",), "charts from registries are not acted on yet"
     if spec.provider != "generic":
         yield ("provider",), f"`{spec.provider}` is not acted on yet"
+
+
+def _of_oci_repository(spec: OCIRepositorySpec) -> Iterator[Unsupported]:
+    if spec.provider != "generic":
+        yield ("provider",), f"`{spec.provider}` is not acted on yet"
+    yield from _set_fields({("serviceAccountName",): spec.service_account_name})
+    copies = spec.layer_selector is not None and spec.layer_selector.operation == "copy"
+    if spec.ignore is not None and not copies:
+        yield ("ignore",), "not acted on yet"
+    if spec.verify is not None:
+        if spec.verify.provider != "cosign":
+            yield ("verify", "provider"), f"`{spec.verify.provider}` is not acted on yet"
+        elif spec.verify.secret_ref is None:
+            yield ("verify",), "signatures without a key are not acted on yet; set `secretRef`"
+        yield from _set_fields(
+            {
+                ("verify", "matchOIDCIdentity"): spec.verify.match_oidc_identity,
+                ("verify", "trustedRootSecretRef"): spec.verify.trusted_root_secret_ref,
+            }
+        )
 
 
 def _of_git_repository(spec: GitRepositorySpec) -> Iterator[Unsupported]:
@@ -133,8 +152,6 @@ def _of_git_repository(spec: GitRepositorySpec) -> Iterator[Unsupported]:
 
 
 def _of_policy(spec: ReleasePolicySpec) -> Iterator[Unsupported]:
-    if spec.out_of_band != "hold":
-        yield ("outOfBand",), f"`{spec.out_of_band}` is not acted on yet, `hold` is"
     for position, check in enumerate(spec.verify.checks):
         if check.job is not None:
             yield ("verify", "checks", position, "job"), "not acted on yet"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from helmops.cluster.records import SecretRecords, healthy_secret_name, secret_name
+from helmops.cluster.records import SecretRecords, secret_name
 from helmops.cluster.watches import SecretIndex
 from helmops.errors import AccessDenied, ClusterError
-from helmops.model.records import Record
+from helmops.model.records import Record, healthy_secret_name
 from helmops.model.releases import DeclarationKey, ReleaseId
 from tests.fakes.kubernetes_api import FakeKubernetes
 

@@ -24,7 +24,17 @@ from helmops.model.declarations import (
     ReleasePolicySpec,
     with_defaults,
 )
-from helmops.model.records import Attempt, InFlight, Origin, Proof, Record, Snapshot
+from helmops.model.records import (
+    Attempt,
+    EvidenceNote,
+    InFlight,
+    KeptCopy,
+    Origin,
+    Proof,
+    Record,
+    Snapshot,
+    Verdict,
+)
 from helmops.model.releases import DeclarationKey, HelmStatus, ReleaseId, Revision, TestHook
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -88,7 +98,13 @@ def snapshot(of: Revision | None = None, origin: Origin = Origin.INSTALL, **othe
 
 def failed(of: Revision, origin: Origin = Origin.UPGRADE, **other: Any) -> Snapshot:
     """A revision that helm could not release."""
-    fields = {"released": Proof.FAILED, "health": Proof.PENDING, "message": "it broke", **other}
+    fields = {
+        "released": Proof.FAILED,
+        "health": Proof.PENDING,
+        "message": "it broke",
+        "evidence": EvidenceNote(1, "it broke"),
+        **other,
+    }
     return snapshot(of, origin, **fields)
 
 
@@ -125,11 +141,16 @@ def desired(
         },
         **spec,
     }
+    # Nothing is inspected before an upgrade, unless a test is about that.
+    uninspected = {"remediation": {"irreversible": "rollback"}}
+    if policy and "remediation" in policy:
+        uninspected["remediation"] |= policy["remediation"]
+        policy = {**policy, **uninspected}
     wanted = Desired(
         key=KEY,
         release=RELEASE,
         spec=with_defaults(HelmReleaseSpec.model_validate(written), defaults),
-        policy=ReleasePolicySpec.model_validate(policy or {}),
+        policy=ReleasePolicySpec.model_validate(uninspected | dict(policy or {})),
         defaults=defaults,
         declaration_digest="declared",
         target=target(to) if isinstance(to, str) else to,
@@ -138,8 +159,12 @@ def desired(
 
 
 def record(*history: Snapshot, **other: Any) -> Record:
-    """A record of the declaration that `desired` makes, newest snapshot first."""
+    """A record of the declaration that `desired` makes, newest snapshot first; a copy of the newest
+    healthy revision is kept.
+    """
+    healthy = next((s for s in history if s.verdict is Verdict.HEALTHY), None)
     fields: dict[str, Any] = {
+        "kept": KeptCopy(healthy.revision, healthy.digest) if healthy else None,
         "declaration_digest": "declared",
         "generation": 1,
         "observed_generation": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,15 @@ from helmops.model.actions import (
     Upgrade,
 )
 from helmops.model.declarations import Defaults
-from helmops.model.records import Hold, HoldReason, Origin, Proof, Record, Suspension
+from helmops.model.records import (
+    EvidenceNote,
+    Hold,
+    HoldReason,
+    Origin,
+    Proof,
+    Record,
+    Suspension,
+)
 from helmops.model.releases import HelmStatus, ReleaseId
 from tests.unit.decide.samples import (
     MINUTE,
@@ -57,6 +66,7 @@ from tests.unit.decide.samples import (
     target,
 )
 
+SEEN = EvidenceNote(1, "it broke")
 ONE = revision(1)
 TWO = revision(2, version="2.0.0")
 ONE_FAILED = revision(1, HelmStatus.FAILED)
@@ -228,7 +238,9 @@ def test_force_does_not_install_twice_in_a_pass() -> None:
 
 # Locked
 
-LOCK = revision(2, HelmStatus.PENDING_UPGRADE, version="2.0.0")
+LOCK = replace(
+    revision(2, HelmStatus.PENDING_UPGRADE, version="2.0.0"), last_deployed=NOW - 2 * MINUTE
+)
 OURS = record(snapshot(ONE), in_flight=in_flight())
 
 
@@ -589,7 +601,7 @@ def test_a_failed_rollback_stops_after_five() -> None:
 
 def test_what_was_restored_and_is_not_well_stops_everything() -> None:
     restored = revision(3, digest="d1")
-    sick = snapshot(restored, Origin.ROLLBACK, health=Proof.FAILED, message="503")
+    sick = snapshot(restored, Origin.ROLLBACK, health=Proof.FAILED, message="503", evidence=SEEN)
     remembered = record(sick, failed(TWO_FAILED), snapshot(ONE), **REMEDIATED_ONCE)
     decision = stalled(
         next_after(desired("2.0.0"), observed(ONE, TWO_FAILED, restored), remembered)

@@ -7,7 +7,15 @@ from datetime import timedelta
 import pytest
 
 from helmops.decide.recovery import MAX_INTERRUPTIONS, is_our_lock, is_trace_of, recover
-from helmops.model.records import Attempt, HoldReason, Origin, Proof, Record, Verdict
+from helmops.model.records import (
+    Attempt,
+    HoldReason,
+    KeptCopy,
+    Origin,
+    Proof,
+    Record,
+    Verdict,
+)
 from helmops.model.releases import HelmStatus, Revision
 from tests.unit.decide.samples import (
     NOW,
@@ -231,7 +239,7 @@ UNINSTALLING = record(snapshot(ONE), in_flight=in_flight("uninstall", base=1))
 
 
 def test_after_a_finished_uninstall_nothing_is_known_any_more() -> None:
-    assert after(of=UNINSTALLING) == record()
+    assert after(of=UNINSTALLING) == record(kept=KeptCopy(1, "d1"))
 
 
 def test_a_kept_history_is_a_finished_uninstall_too() -> None:

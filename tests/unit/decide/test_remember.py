@@ -104,7 +104,8 @@ def test_a_new_record_knows_its_declaration_and_release_and_nothing_else() -> No
 
 
 def test_an_unchanged_declaration_changes_nothing() -> None:
-    before = record(snapshot(), origin="a.yaml:1", location="/a")
+    said = desired().policy.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    before = record(snapshot(), origin="a.yaml:1", location="/a", policy=said)
     told = {"origin": "a.yaml:1", "location": "/a"}
     assert note_declaration(before, desired(given=told), NOW) is before
 
@@ -836,7 +837,7 @@ def test_how_each_test_ended_is_read_out_of_the_storage() -> None:
 def test_an_uninstalled_release_is_forgotten_but_not_its_failures() -> None:
     before = record(snapshot(ONE), hold=held(), accepted="x", in_flight=in_flight(), **FAILURES)
     step = done(Uninstall(RELEASE, "why"))
-    assert remember(before, step, desired(), observed()) == record(**FAILURES)
+    assert remember(before, step, desired(), observed()) == record(kept=before.kept, **FAILURES)
 
 
 def test_a_failed_uninstall_leaves_all_but_its_note() -> None:

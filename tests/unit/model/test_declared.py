@@ -94,7 +94,6 @@ def test_what_is_not_acted_on_is_named_for_release_source_policies_and_values() 
     found = declared.unsupported(WEB)
     assert [(error.where, error.field) for error in found] == [
         ("0.yaml:7", "spec.serviceAccountName"),
-        ("3.yaml:5", "spec.outOfBand"),
         ("1.yaml:4", "spec.url"),
         ("2.yaml:4", "spec.ignore"),
     ]

@@ -9,15 +9,21 @@ from typing import Any
 import pytest
 
 from helmops.model.records import (
+    Absorbed,
     CheckRecord,
     Condition,
     ConditionStatus,
+    EvidenceNote,
     Handled,
+    HealthLost,
     Hold,
     HoldReason,
     HookRecord,
+    Inspected,
+    KeptCopy,
     Origin,
     Proof,
+    Quarantined,
     Record,
     Suspension,
     Verdict,
@@ -119,6 +125,8 @@ FULL = record(
         tests=Proof.FAILED,
         watched_until=NOW,
         hooks_run=("failed",),
+        evidence=EvidenceNote(3, "it crashed"),
+        barriers=("a job ran",),
     ),
     version="7",
     manifest={"spec": {"values": {"password": SECRET}}},
@@ -143,6 +151,11 @@ FULL = record(
     hooks=(HookRecord("dump", "failed", NOW, True, "done", "a line\n"),),
     next_try=NOW,
     held_back=("3.0.0: too far",),
+    quarantine=(Quarantined("web", "2.0.0", "abc", "chart", NOW, "it broke", None, "ada"),),
+    kept=KeptCopy(2, "d2"),
+    lost=HealthLost("not ready", NOW),
+    inspected=Inspected("d2", "abc", "values", ("a job runs",)),
+    absorbed=Absorbed("d2", "1.0.0", "values"),
     updated_at=NOW + timedelta(microseconds=123456),
 )
 
@@ -222,6 +235,9 @@ def test_its_history_is_fluxs_with_what_was_seen() -> None:
         "tests": "failed",
         "watched": "skipped",
         "message": "",
+        "watchedUntil": "2026-01-05T12:00:00Z",
+        "barriers": ["a job ran"],
+        "evidence": {"number": 3, "summary": "it crashed"},
     }
     first = FULL.public_status()["history"][2]
     assert (first["name"], first["namespace"], first["version"]) == ("web", "apps", 2)
@@ -249,6 +265,19 @@ def test_what_is_ours_is_under_helmops() -> None:
             "plan": ["a", "b"],
         },
         "heldBack": ["3.0.0: too far"],
+        "quarantine": [
+            {
+                "chart": "web",
+                "version": "2.0.0",
+                "digest": "sha256:abc",
+                "scope": "chart",
+                "at": "2026-01-05T12:00:00Z",
+                "until": None,
+                "why": "it broke",
+                "by": "ada",
+            }
+        ],
+        "healthLost": {"message": "not ready", "at": "2026-01-05T12:00:00Z"},
         "checks": [
             {"name": "smoke", "passed": False, "message": "503", "at": "2026-01-05T12:00:00Z"}
         ],

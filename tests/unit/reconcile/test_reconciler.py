@@ -413,6 +413,8 @@ async def test_each_step_is_told_as_it_happens(world: World) -> None:
         "Install done in 1.0 s",
         "CheckHealth: revision 1 was not checked yet",
         "CheckHealth done in 0.0 s",
+        "KeepCopy: revision 1 was seen healthy",
+        "KeepCopy done in 0.0 s",
     ]
 
 
@@ -425,7 +427,7 @@ async def test_a_failed_step_is_told_with_why(world: World) -> None:
 async def test_every_action_is_counted(world: World) -> None:
     await installed(world, policy=PRUNE)
     await removed(world)
-    assert world.counted == ["Install", "CheckHealth", "Uninstall"]
+    assert world.counted == ["Install", "CheckHealth", "KeepCopy", "Uninstall"]
 
 
 async def test_flux_defaults_are_handed_on(world: World) -> None:

@@ -99,8 +99,7 @@ def test_what_is_acted_on_or_without_effect_is_not_named(spec: dict[str, Any]) -
             ["spec.provider", "spec.serviceAccountName"],
         ),
         (policy(mode="observe", prune=True, verify={"watch": "1m"}), []),
-        (policy(outOfBand="revert"), ["spec.outOfBand"]),
-        (policy(outOfBand="absorb"), ["spec.outOfBand"]),
+        (policy(outOfBand="revert"), []),
         (
             policy(
                 verify={
