@@ -9,8 +9,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from devcluster import binaries, cluster, paths, tools
-from devcluster.errors import DevclusterError
+from devcluster import binaries, cluster, paths, real_node, tools
+from devcluster.errors import DevclusterError, ToolMissing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         command.add_argument("--name", default="dev", help="which cluster (default: dev)")
         command.add_argument("--dir", type=Path, help="its folder, instead of one by its name")
+        if name == "up":
+            command.add_argument(
+                "--real-node",
+                action="store_true",
+                help="kubelet and containerd instead of KWOK; needs root and Debian's packages",
+            )
         if name == "down":
             command.add_argument("--delete", action="store_true", help="remove its data too")
     for name, run, summary in (
@@ -53,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     summary = "fetch or build every program that is missing"
     command = commands.add_parser("programs", help=summary, description=summary)
     command.set_defaults(run=_programs)
+    command.add_argument(
+        "--real-node", action="store_true", help="a kubelet and containerd too, where that can be"
+    )
     return parser
 
 
@@ -66,10 +75,12 @@ def _say(text: str) -> None:
 
 def _up(options: argparse.Namespace) -> int:
     chosen = _chosen(options)
-    if chosen.running():
+    if options.real_node:
+        real_node.install_programs()
+    if chosen.running() and not options.real_node:
         _say(f"already running at {chosen.server}")
     else:
-        cluster.start(chosen.directory, _say)
+        cluster.start(chosen.directory, _say, real_node=options.real_node)
         _say(f"Kubernetes {binaries.KUBERNETES_VERSION} runs at {chosen.server}")
     _say(f"export KUBECONFIG={chosen.kubeconfig}")
     return 0
@@ -115,6 +126,13 @@ def _tools(options: argparse.Namespace) -> int:
 def _programs(options: argparse.Namespace) -> int:
     tools.find_all(_say)
     binaries.control_plane(_say)
+    if options.real_node:
+        try:
+            real_node.install_programs()
+        except ToolMissing as missing:
+            _say(f"{missing}; tests that need one are skipped")
+        else:
+            binaries.kubelet(_say)
     return 0
 
 

@@ -1,5 +1,7 @@
 """One cluster: etcd, API server, controller manager, scheduler and KWOK, all on loopback.
 
+With a real node, kubelet and containerd take the place of KWOK.
+
 A cluster is a folder: its ports, keys, data, logs and process ids are in it, and whoever has the
 folder can look at it, stop it, or cut its API server off and bring it back.
 """
@@ -21,14 +23,15 @@ from typing import Any
 
 from devcluster import binaries, processes, stages
 from devcluster.certificates import LOOPBACK, Authority, openssl
-from devcluster.errors import DevclusterError, StartFailed
+from devcluster.errors import DevclusterError, StartFailed, ToolMissing
+from devcluster.real_node import RealNode, missing
 
 Say = Callable[[str], None]
 
-# In the order of starting; they are stopped the other way round, etcd last.
-_PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+# In the order of starting, and after them the nodes; they are stopped the other way round.
+_PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _STOPPED_TOGETHER = (
-    ("kwok", "kube-scheduler", "kube-controller-manager"),
+    ("node", "kwok", "kube-scheduler", "kube-controller-manager"),
     ("kube-apiserver",),
     ("etcd",),
 )
@@ -84,24 +87,38 @@ class Cluster:
                 return token
         raise DevclusterError(f"{self.directory} has no user {user}")
 
+    @property
+    def real_node(self) -> RealNode:
+        """Its real node; most clusters have none."""
+        return RealNode(self.directory)
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return (*_PARTS, "node" if self.real_node.exists else "kwok")
+
     def running(self) -> bool:
         """Whether every part of it runs (which does not say that it answers)."""
-        return all(self._process(part) for part in _PARTS)
+        return all(self._process(part) for part in self._parts)
 
     def _stopped(self) -> bool:
-        return not any(self._process(part) for part in _PARTS)
+        return not any(self._process(part) for part in self._parts)
 
     def missing_parts(self) -> list[str]:
         """The names of the parts that do not run."""
-        return [part for part in _PARTS if not self._process(part)]
+        return [part for part in self._parts if not self._process(part)]
 
     def stop(self, *, grace: float = 20.0) -> None:
         """Stop every part and wait until they are gone; etcd last, so that nothing waits for it."""
         for parts in _STOPPED_TOGETHER:
             found = [process for part in parts if (process := self._process(part))]
-            processes.stop(found, grace=grace)
+            # A node's `unshare` ends only when it is killed, and everything in the node with it.
+            node = self._process("node") if "node" in parts else None
+            processes.stop([node] if node else [], grace=0)
+            processes.stop([process for process in found if process != node], grace=grace)
             for part in parts:
                 self._pid_file(part).unlink(missing_ok=True)
+            if "node" in parts and self.real_node.exists:
+                self.real_node.clean()
 
     def stop_apiserver(self, *, grace: float = 0.0) -> None:
         """Take the API server away in the middle of what goes on; at once unless `grace`."""
@@ -154,7 +171,7 @@ class Cluster:
         ports = self.directory / "ports.json"
         # The ports stay for life, unless somebody took one while the cluster was stopped.
         if not ports.exists() or (self._stopped() and not _all_free(self._ports())):
-            names = ("etcd", "etcd-peer", "kube-apiserver", "kwok")
+            names = ("etcd", "etcd-peer", "kube-apiserver", "kwok", "kubelet")
             _write(ports, json.dumps(_free_ports(names)))
         if not (self.directory / "secrets" / "tokens.csv").exists():
             rows = [
@@ -178,9 +195,13 @@ class Cluster:
         self._start_part("etcd", programs)
         self._start_part("kube-apiserver", programs)
         self._wait("the API server answers /readyz", self._ready)
-        for part in ("kube-controller-manager", "kube-scheduler", "kwok"):
+        for part in ("kube-controller-manager", "kube-scheduler"):
             self._start_part(part, programs)
-        self._make_nodes()
+        if self.real_node.exists:
+            self._start_node(binaries.kubelet(say))
+        else:
+            self._start_part("kwok", programs)
+            self._make_nodes()
         self._wait("the nodes are ready", self._nodes_ready)
         self._wait("the default service account exists", self._default_account)
 
@@ -191,6 +212,16 @@ class Cluster:
             [str(programs[part]), *self._arguments(part)], log=self._log(part)
         )
         process.save(self._pid_file(part))
+
+    def _start_node(self, kubelet: Path) -> None:
+        if self._process("node"):
+            return
+        client_ca, port = self.ca_file, self._ports()["kubelet"]
+        self.real_node.clean()
+        # As KWOK would, it writes the status of nodes and pods.
+        self.real_node.prepare(kubelet, self._kubeconfig_of("kwok"), client_ca, port)
+        process = processes.start(self.real_node.command(), log=self._log("node"))
+        process.save(self._pid_file("node"))
 
     def _arguments(self, part: str) -> list[str]:
         ports, keys = self._ports(), self.directory / "secrets"
@@ -225,6 +256,7 @@ class Cluster:
                     f"--service-account-key-file={keys / 'sa.pub'}",
                     f"--service-account-signing-key-file={keys / 'sa.key'}",
                     f"--cert-dir={self.directory / 'apiserver'}",
+                    *self._as_client_of_kubelets(),
                     f"--audit-policy-file={self.directory / 'audit.yaml'}",
                     f"--audit-log-path={self._audit_log}",
                     "--audit-log-maxsize=20",
@@ -255,6 +287,15 @@ class Cluster:
                     "--node-lease-duration-seconds=40",
                     "--v=WARN",
                 ]
+
+    def _as_client_of_kubelets(self) -> list[str]:
+        if not self.real_node.exists:
+            return []
+        pair = self.directory / "secrets" / "kubelet-client"
+        return [
+            f"--kubelet-client-certificate={pair}.crt",
+            f"--kubelet-client-key={pair}.key",
+        ]
 
     def _client_config(self, user: str) -> dict[str, Any]:
         """The fields of a kubeconfig, written as JSON, which is YAML too."""
@@ -294,7 +335,8 @@ class Cluster:
             if condition["type"] == "Ready" and condition["status"] == "True"
         ]
         # A tainted node takes no pods, so a ready one that is still tainted is not ready for us.
-        return len(conditions) >= len(_NODES) and not any(n["spec"].get("taints") for n in nodes)
+        wanted = 1 if self.real_node.exists else len(_NODES)
+        return len(conditions) >= wanted and not any(n["spec"].get("taints") for n in nodes)
 
     def _default_account(self) -> bool:
         self.request("GET", "/api/v1/namespaces/default/serviceaccounts/default")
@@ -307,7 +349,7 @@ class Cluster:
             with contextlib.suppress(OSError):
                 if done():
                     return
-            for part in _PARTS:
+            for part in self._parts:
                 if self._pid_file(part).exists() and not self._process(part):
                     raise StartFailed(
                         f"{part} ended while waiting until {what}:\n{self._tail(part)}"
@@ -354,16 +396,19 @@ class Cluster:
         return self.directory / "secrets" / f"{user.rpartition(':')[2]}.kubeconfig"
 
 
-def start(directory: Path, say: Say = lambda text: None) -> Cluster:
+def start(directory: Path, say: Say = lambda text: None, *, real_node: bool = False) -> Cluster:
     """The cluster in `directory`, started where it does not run, and ready when this returns.
 
-    A cluster that was stopped comes back with its data. Raises StartFailed, ToolMissing
-    or DevclusterError, and then leaves nothing of it running.
+    A cluster that was stopped comes back with its data, and with the node that it had. A
+    `real_node` is for a new one. Raises StartFailed, ToolMissing or DevclusterError, and then
+    leaves nothing of it running.
     """
     cluster = Cluster(directory.absolute())
     cluster.directory.mkdir(parents=True, mode=0o700, exist_ok=True)
     lock = cluster.directory / "lock"
     with binaries.locked(lock, lambda: say(f"another start or stop of {directory} is going on")):
+        if real_node and not cluster.real_node.exists:
+            _expect_real_node(cluster)
         if cluster.running():
             return cluster
         try:
@@ -372,6 +417,17 @@ def start(directory: Path, say: Say = lambda text: None) -> Cluster:
             cluster.stop(grace=5)
             raise
     return cluster
+
+
+def _expect_real_node(cluster: Cluster) -> None:
+    if (cluster.directory / "ports.json").exists():
+        raise DevclusterError(
+            f"the cluster in {cluster.directory} was made without a real node; delete it first "
+            "(down --delete), or choose another name"
+        )
+    if reasons := missing():
+        raise ToolMissing(f"there can be no real node here: {'; '.join(reasons)}")
+    cluster.real_node.folder.mkdir(mode=0o700)
 
 
 def remove(cluster: Cluster) -> None:
@@ -427,5 +483,6 @@ def _make_keys(folder: Path) -> None:
     """A CA, the API server's certificate for loopback, and the key pair of service accounts."""
     authority = Authority.create(folder, "devcluster")
     authority.issue("kube-apiserver", also=(*LOOPBACK, "DNS:kubernetes.default.svc"), file="server")
+    authority.issue("kube-apiserver", also=(), file="kubelet-client")
     openssl(("genrsa", "-out", "sa.key", "2048"), folder)
     openssl(("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"), folder)

@@ -132,7 +132,7 @@ class Bench:
                 and ready(record) is self.expected.is_ready
             )
 
-        until(f"{self.phase.operation} comes to its end", is_over, seconds=75)
+        until(f"{self.phase.operation} comes to its end", is_over, seconds=150)
 
     # What is there, looked at past helmops and past the proxy
 

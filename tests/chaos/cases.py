@@ -87,6 +87,8 @@ def _kills_of_a_service() -> Iterator[Case]:
 def _kills_again_and_again() -> Iterator[Case]:
     """One kill less than counts as a failure, so the operation comes to its end."""
     for number, (name, phase) in enumerate(PHASES.items()):
+        if name == "install":
+            continue  # what comes after a broken-off install is an upgrade
         times = _ENOUGH - 1
         revisions = dict(phase.broken_off)
         if revisions not in (phase.whole, {}):

@@ -106,8 +106,10 @@ def declare(helmops: Helmops, charts: Mapping[str, Any], phase: Phase, values: A
     rules = policy(prune=True)
     if values is None:
         helmops.declare(charts, rules)
-    else:
-        helmops.declare(charts, rules, release("app", phase.chart, values=values, **phase.spec))
+        return
+    # Long enough for a control plane that takes its time over coming back.
+    spec = {"timeout": "90s", **phase.spec}
+    helmops.declare(charts, rules, release("app", phase.chart, values=values, **spec))
 
 
 def begin(helmops: Helmops, charts: Mapping[str, Any], phase: Phase) -> None:

@@ -62,7 +62,7 @@ def test_a_port_that_somebody_took_meanwhile_is_replaced(prepared: Cluster) -> N
 
 def test_each_port_is_another(prepared: Cluster) -> None:
     ports = prepared._ports()
-    assert len(set(ports.values())) == len(ports) == 4
+    assert len(set(ports.values())) == len(ports) == 5
 
 
 def test_a_folder_without_a_cluster_says_so(tmp_path: Path) -> None:
