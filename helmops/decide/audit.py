@@ -197,7 +197,10 @@ def _missing(first: int, last: int, anchor: Anchor | None) -> Finding:
 def _flaws(kept: list[KeptEntry], number: int, digest: str, anchor: Anchor | None) -> list[Finding]:
     """What is wrong with the entries that are there, the last one first."""
     flaws: list[Finding] = []
-    known = {entry.number: entry.hash for entry in _recent(anchor)}
+    known: dict[int, str] = {}
+    for recent in _recent(anchor):
+        known[recent.number - 1] = _previous_of(recent)
+        known[recent.number] = recent.hash
     if number:
         known[number] = digest
     #: What the entry after the one that is looked at says that this one's hash is.

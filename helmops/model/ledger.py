@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -133,10 +133,9 @@ class Ledger:
     def newest(self) -> Mapping[str, Any]:
         """What the newest entry says; nothing where it is not here."""
         try:
-            found: Mapping[str, Any] = json.loads(self.recent[-1])
+            return _object_in(self.recent[-1])
         except (IndexError, ValueError):
             return {}
-        return found
 
     @property
     def is_ended(self) -> bool:
@@ -179,8 +178,8 @@ class KeptEntry:
     @classmethod
     def of(cls, content: str) -> KeptEntry:
         """The entry of a text that helmops wrote. Raises ValueError for any other."""
+        entry = _object_in(content)
         try:
-            entry = json.loads(content)
             return cls(
                 chain=entry["chain"],
                 number=entry["number"],
@@ -190,16 +189,13 @@ class KeptEntry:
                 declaration=DeclarationKey(*_two_names(entry["declaration"])),
                 release=ReleaseId(*_two_names(entry["release"])),
             )
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an entry of a ledger: {error}") from error
 
     @property
     def entry(self) -> dict[str, Any]:
         """What the text says. Raises ValueError where it is no JSON object."""
-        found = json.loads(self.content)
-        if not isinstance(found, dict):
-            raise ValueError("not an entry of a ledger")
-        return found
+        return _object_in(self.content)
 
     def to_line(self) -> str:
         """One line of an export: the entry with its hash, in canonical form."""
@@ -208,20 +204,12 @@ class KeptEntry:
     @classmethod
     def from_line(cls, line: str) -> KeptEntry:
         """Read a line of an export; its hash is taken as it stands there. Raises ValueError."""
-        entry = json.loads(line)
-        if not isinstance(entry, dict) or not isinstance(entry.get("hash"), str):
+        entry = _object_in(line)
+        stated = entry.pop("hash", None)
+        if not isinstance(stated, str):
             raise ValueError("not a line of an exported ledger")
-        stated = entry.pop("hash")
         found = cls.of(canonical(entry))
-        return cls(
-            found.chain,
-            found.number,
-            stated,
-            found.content,
-            found.at,
-            found.declaration,
-            found.release,
-        )
+        return replace(found, hash=stated)
 
 
 def canonical(value: Any) -> str:
@@ -237,6 +225,17 @@ def hash_of(text: str) -> str:
 def in_utc(moment: datetime) -> str:
     """A moment as entries have it, `2026-01-05T12:00:00.000000+00:00`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _object_in(text: str) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("not an entry of a ledger")
+    return found
 
 
 def _two_names(text: str) -> tuple[str, str]:
