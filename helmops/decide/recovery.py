@@ -53,6 +53,8 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
         message="" if succeeded else f"the {note.action} was broken off",
         post_render_digest=note.post_render_digest,
     )
+    if origin is Origin.ROLLBACK:
+        snapshot = replace(snapshot, restores=note.target_revision)
     if origin is Origin.UPGRADE:
         snapshot = replace(snapshot, barriers=barriers_to(record, snapshot))
     recovered = record.evolve(

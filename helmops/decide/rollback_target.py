@@ -38,11 +38,30 @@ def to_put_back(observed: Observation, record: Record) -> KeptCopy | None:
 
 
 def earlier_target(observed: Observation, record: Record) -> Revision | None:
-    """Where a person goes who asks to go back: before the content that runs now came first, so that
+    """Where a person goes who asks to go back: to the newest proven revision of other content before
+    the place in history that runs now. A rollback goes to the place that it restored, so that
     asking twice goes back twice. None where nothing proven is left there.
     """
-    contents = [revision.digest for revision in observed.revisions]
-    return _newest_proven(observed.revisions[: contents.index(contents[-1])], record)
+    head = observed.head
+    if head is None:
+        return None
+    place = _place_in_history(observed, record)
+    before = [r for r in observed.revisions if r.number < place and r.digest != head.digest]
+    return _newest_proven(before, record)
+
+
+def _place_in_history(observed: Observation, record: Record) -> int:
+    """The number of the newest revision, or, where that was a rollback, of what it restored."""
+    restored = {(s.revision, s.digest): s.restores for s in record.history if s.restores}
+    place = observed.revisions[-1]
+    while True:
+        number = restored.get((place.number, place.digest), 0)
+        earlier = observed.revision(number)
+        if not number or number >= place.number:
+            return place.number
+        if earlier is None or earlier.digest != place.digest:
+            return number
+        place = earlier
 
 
 def _newest_proven(revisions: Sequence[Revision], record: Record) -> Revision | None:

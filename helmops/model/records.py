@@ -94,6 +94,8 @@ class Snapshot:
     test_hooks: tuple[TestHook, ...] = ()
     #: The hook points that have run for this revision.
     hooks_run: tuple[str, ...] = ()
+    #: The number of the revision that a rollback put back; 0 for other revisions.
+    restores: int = 0
     #: What was gathered after it failed; None before that.
     evidence: EvidenceNote | None = None
     #: What the step to this revision did that a rollback cannot undo.
@@ -229,6 +231,7 @@ class InFlight:
     artifact_digest: str = ""
     post_render_digest: str = ""
     target_digest: str = ""
+    target_revision: int = 0
     #: A rollback that a person asked for: it ends in a hold.
     by_hand: bool = False
     holder: str = ""

@@ -214,7 +214,7 @@ SAID = {
     "throttled": ("SourceNotReady", "429"),
     "broken": ("SourceNotReady", "500"),
     "overloaded": ("SourceNotReady", "503"),
-    "slow": ("SourceNotReady", "2 s"),
+    "slow": ("SourceNotReady", "within"),
     "trickling": ("SourceNotReady", ""),
     "dropped": ("SourceNotReady", ""),
     "truncated": ("SourceNotReady", ""),

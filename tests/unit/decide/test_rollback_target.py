@@ -2,8 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from helmops.decide.rollback_target import is_rollback_target, prunable, rollback_target
-from helmops.model.records import Origin, Proof
+from helmops.decide.rollback_target import (
+    earlier_target,
+    is_rollback_target,
+    prunable,
+    rollback_target,
+    to_put_back,
+)
+from helmops.model.records import KeptCopy, Origin, Proof
 from helmops.model.releases import HelmStatus, Revision
 from tests.unit.decide.samples import failed, observed, record, revision, snapshot
 
@@ -152,3 +158,44 @@ def test_the_head_stays_even_when_it_failed() -> None:
 def test_no_more_go_than_are_too_many() -> None:
     revisions = stored(FAILED, FAILED, FAILED, DEPLOYED)
     assert prunable(observed(*revisions), record(), 3) == (1,)
+
+
+def test_who_asks_twice_goes_back_twice_and_not_in_circles() -> None:
+    """1 and 3 have one content, 2 another; 4 is the rollback from 3 to 2."""
+    one, two, three = revision(1), revision(2), revision(3, digest="d1")
+    went = revision(4, digest="d2")
+    known = [snapshot(r, Origin.UPGRADE) for r in (three, two, one)]
+
+    assert earlier_target(observed(one, two, three), record(*known)) == two
+    back = record(snapshot(went, Origin.ROLLBACK, restores=2), *known)
+    assert earlier_target(observed(one, two, three, went), back) == one
+    again = revision(5, digest="d1")
+    twice = record(
+        snapshot(again, Origin.ROLLBACK, restores=1),
+        snapshot(went, Origin.ROLLBACK, restores=2),
+        *known,
+    )
+    assert earlier_target(observed(one, two, three, went, again), twice) is None
+
+
+def test_a_place_in_history_that_was_pruned_is_still_a_place() -> None:
+    three, went = revision(3), revision(4, digest="d1")
+    known = record(snapshot(went, Origin.ROLLBACK, restores=1), snapshot(three))
+    assert earlier_target(observed(three, went), known) is None
+
+
+def test_a_pruned_revision_is_put_back_where_it_is_the_better_one() -> None:
+    one, two, bad = revision(1), revision(2), revision(3, HelmStatus.FAILED)
+    known = record(failed(bad), snapshot(two), snapshot(one), kept=KeptCopy(2, "d2"))
+
+    assert to_put_back(observed(one, bad), known) == KeptCopy(2, "d2")
+    assert to_put_back(observed(bad), known) == KeptCopy(2, "d2")
+    assert to_put_back(observed(one, two, bad), known) is None
+    assert to_put_back(observed(one, bad), known.evolve(kept=KeptCopy(2, "other"))) is None
+    assert to_put_back(observed(one, bad), known.evolve(kept=None)) is None
+
+
+def test_a_number_that_another_revision_has_is_not_taken() -> None:
+    other, bad = revision(2, digest="other"), revision(3, HelmStatus.FAILED)
+    known = record(failed(bad), snapshot(revision(2)), kept=KeptCopy(2, "d2"))
+    assert to_put_back(observed(other, bad), known) is None
