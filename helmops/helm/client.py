@@ -61,6 +61,7 @@ from helmops.model.declarations import (
     UpgradeSpec,
 )
 from helmops.model.post_rendering import PostRendering
+from helmops.model.redaction import SHORTEST_GUESS, redactor, secret_values
 from helmops.model.releases import HelmRun, Progress, ReleaseId
 
 #: Says how a stored revision's objects were applied: `ssa`, `csa`, or empty where nobody knows.
