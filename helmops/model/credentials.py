@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class HttpCredentials:
     """For chart repositories, registries, webhooks and checks; PEM texts in `ca`, `certificate`,
     `key`. `identity_token` is what a registry's token server takes in place of a password; `proxy`
-    is the URL of the proxy to go through, with its user and password, in place of the environment's.
+    is the URL of the proxy to go through, with user and password, in place of the environment's.
     """
 
     username: str = field(default="", repr=False)

@@ -188,7 +188,9 @@ class DeclarationSet:
         artifact = release.resource.spec.chart_ref
         if artifact is not None and artifact.kind == "OCIRepository":
             key = DeclarationKey(artifact.namespace or release.key.namespace, artifact.name)
-            return self.source("OCIRepository", key, wanted_at=release.where_is(("spec", "chartRef")))
+            return self.source(
+                "OCIRepository", key, wanted_at=release.where_is(("spec", "chartRef"))
+            )
         chart = self.chart_of(release)
         if chart is None or chart.spec.source_ref.kind == "Directory":
             return None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from helmops.errors import SourceMissing, ValuesError
 from helmops.model.credentials import GitCredentials, HttpCredentials
 from helmops.model.declarations import LocalRef
 from helmops.model.releases import DeclarationKey
+from helmops.sources.oci_reference import OciRepository
+from helmops.sources.registry_auth import login_in
 
 
 class Secrets(Protocol):
@@ -50,6 +54,61 @@ class CredentialReader:
         _both(namespace, name, "username", credentials.username, "password", credentials.password)
         _both(namespace, name, "tls.crt", credentials.certificate, "tls.key", credentials.key)
         return credentials
+
+    async def for_registry(
+        self,
+        namespace: str,
+        url: str,
+        secret: LocalRef | None,
+        certificates: LocalRef | None = None,
+        proxy: LocalRef | None = None,
+    ) -> HttpCredentials:
+        """Credentials for an OCI registry, whose Secret may be one of Docker's logins; of these the
+        one for `url` (`oci://host/name`) counts. Raises as `for_http`, and SourceInvalid for a URL
+        that is none.
+        """
+        credentials = await self.for_http(namespace, secret, certificates)
+        if secret is not None:
+            data = await self._read(namespace, secret)
+            logins = data.get(".dockerconfigjson") or data.get(".dockercfg")
+            if logins is not None:
+                place = OciRepository.parse(url)
+                where = f"Secret {namespace}/{secret.name}"
+                login = login_in(logins, place.host, place.name, where=where)
+                tls = {n: getattr(credentials, n) for n in ("ca", "certificate", "key")}
+                credentials = replace(login, **tls)
+        if proxy is not None:
+            credentials = replace(credentials, proxy=await self._proxy(namespace, proxy))
+        return credentials
+
+    async def _proxy(self, namespace: str, ref: LocalRef) -> str:
+        """The URL of a proxy, with user and password in it."""
+        data = await self._read(namespace, ref)
+        where = f"Secret {namespace}/{ref.name}"
+        try:
+            parts = urlsplit(_text(data, "address").strip())
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError
+            _ = parts.port
+        except ValueError:
+            raise ValuesError(
+                "`address` is no URL of a proxy", where=where, next_step="as http://proxy:3128"
+            ) from None
+        user, password = _text(data, "username"), _text(data, "password")
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, login + host, parts.path, "", ""))
+
+    async def public_keys(self, namespace: str, ref: LocalRef) -> tuple[bytes, ...]:
+        """The keys (PEM) of a Secret, whose names end in `.pub`. Raises as `for_http`."""
+        data = await self._read(namespace, ref)
+        keys = tuple(data[name] for name in sorted(data) if name.endswith(".pub"))
+        if not keys:
+            raise ValuesError(
+                f"Secret {namespace}/{ref.name} has no public key",
+                next_step="its keys must end in .pub, as cosign.pub",
+            )
+        return keys
 
     async def for_git(self, namespace: str, secret: LocalRef | None) -> GitCredentials:
         """Credentials for Git. Raises SourceMissing, ClusterError."""

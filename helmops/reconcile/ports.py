@@ -17,8 +17,8 @@ from helmops.model.declarations import (
     GitRepositorySpec,
     HealthCheckExpr,
     HelmRepositorySpec,
-    OCIRepositorySpec,
     InstallSpec,
+    OCIRepositorySpec,
     PolicyCheck,
     RemediationHook,
     RollbackSpec,
@@ -126,6 +126,20 @@ class TreeFiles(Protocol):
     async def read(self, tree: Tree, path: str) -> bytes | None:
         """One file, or None where there is none. Raises SourceInvalid for a path that leaves the
         tree, or for a file that is too large or cannot be read.
+        """
+
+    async def find(self, tree: Tree, pattern: str) -> tuple[str, ...]:
+        """Paths of the files that match a pattern (`model/globs.py`), sorted. Raises
+        SourceInvalid where there are too many files to look at.
+        """
+
+
+class Decrypt(Protocol):
+    """Takes the encryption off a text."""
+
+    async def __call__(self, content: bytes, name: str) -> bytes:
+        """The very same object for a text that is not encrypted. `name` is what people call it.
+        Raises DecryptionFailed.
         """
 
 

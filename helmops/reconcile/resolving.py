@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,6 +12,7 @@ from typing import Any, Literal, assert_never
 from pydantic import BaseModel
 
 from helmops.decide.backoff import backoff
+from helmops.decide.quarantine import in_force, said_of
 from helmops.errors import (
     ChartNotFound,
     ChartRefused,
@@ -21,13 +22,12 @@ from helmops.errors import (
     NotSupported,
     SourceError,
     SourceUnavailable,
-    ValuesReferenceMissing,
     VersionError,
 )
 from helmops.health import CustomRules
 from helmops.model.actions import Desired, Target, Unresolved
 from helmops.model.charts import ChartArtifact, ChartVersion, Tree
-from helmops.model.credentials import GitCredentials, HttpCredentials
+from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import (
     Defaults,
     GitRepository,
@@ -35,13 +35,14 @@ from helmops.model.declarations import (
     HelmReleaseSpec,
     HelmRepository,
     HelmRepositorySpec,
+    OCIRepository,
     ReleasePolicySpec,
-    ValuesReference,
     with_defaults,
 )
 from helmops.model.declared import DeclarationSet, Declared, SourceFile, template_of
 from helmops.model.documents import dotted
-from helmops.model.records import Record
+from helmops.model.records import Quarantined, Record
+from helmops.model.post_rendering import PostRendering
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.dependencies import not_ready
@@ -49,21 +50,26 @@ from helmops.reconcile.ports import (
     ChartBuilder,
     ChartRepositories,
     Clock,
+    Decrypt,
     DependencyFetch,
     GitTrees,
     Helm,
-    References,
+    OciRepositories,
     TreeFiles,
 )
+from helmops.reconcile.secrets import DeclaredSecrets
+from helmops.reconcile.trees import Trees, directory_beside
+from helmops.reconcile.values import ValuesReader, as_it_is
 from helmops.resolve.digest import config_digest
+from helmops.resolve.layers import composed
+from helmops.resolve.post_rendering import post_rendering_of
 from helmops.resolve.selection import Choice, UpgradeAllow, choose
-from helmops.resolve.values import TargetValue, compose_values, parse_values
 from helmops.resolve.version import Version
+
+log = logging.getLogger(__name__)
 
 #: A source that fails is asked again no later than this.
 _LONGEST_RETRY = timedelta(minutes=5)
-_VALUES_KEY = "values.yaml"
-_SHORTEST_SECRET = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,67 +82,32 @@ class _Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class _Limits:
+    """What limits the choice among a chart's versions."""
+
+    deployed: str
+    policy: ReleasePolicySpec
+    quarantine: tuple[Quarantined, ...] = ()
+
+    def bar(self, version: ChartVersion) -> str:
+        """Why a version is not to be chosen while there is another."""
+        return self.why_quarantined(version.name, version.version, version.digest)
+
+    def why_quarantined(self, chart: str, version: str, digest: str) -> str:
+        """Why a chart version is in quarantine; empty where it is not."""
+        found = (q for q in self.quarantine if q.means(chart, version, digest))
+        return next((said_of(q) for q in found), "")
+
+
+@dataclass(frozen=True, slots=True)
 class _Memo:
     """What a resolution was made of; the same parts make the same target."""
 
     declarations: DeclarationSet
     versions: tuple[ChartVersion, ...]
     deployed: str
+    quarantine: tuple[Quarantined, ...]
     desired: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class _Revision:
-    revision: str
-    at: datetime
-
-
-class DeclaredSecrets:
-    """Secrets that are declared beside the releases, before those in the cluster.
-
-    `hide` is told each text that must not be shown, once.
-    """
-
-    def __init__(self, references: References, hide: Callable[..., None] = lambda *_: None) -> None:
-        self._references = references
-        self._hide = hide
-        self.declarations = DeclarationSet()
-        #: Texts of all Secrets that were read, to be hidden wherever helm repeats one.
-        self.seen: set[str] = set()
-
-    async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
-        """Its data, decoded, or None where there is none. Raises ClusterError."""
-        declared = self.declarations.secrets.get(key)
-        if declared is not None:
-            data: Mapping[str, bytes] | None = declared.resource.content
-        else:
-            data = await self._references.secret(key)
-        new = set(texts_of(data or {})) - self.seen
-        if new:
-            self.seen |= new
-            self._hide(*new)
-        return data
-
-    async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
-        """Its data, or None where there is none. Raises ClusterError."""
-        declared = self.declarations.config_maps.get(key)
-        if declared is not None:
-            return declared.resource.content
-        return await self._references.config_map(key)
-
-
-def texts_of(data: Mapping[str, bytes]) -> Iterator[str]:
-    """The texts in a Secret that would give something away: whole values, and the values in a file
-    of YAML. Short ones would hide half of every log.
-    """
-    for content in data.values():
-        text = content.decode("utf-8", "replace").strip()
-        lines = text.splitlines()
-        candidates = [text, *(line.partition(":")[2] for line in lines)] if lines else []
-        for candidate in candidates:
-            bare = candidate.strip().strip("\"'")
-            if len(bare) >= _SHORTEST_SECRET:
-                yield bare
 
 
 class Resolver:
@@ -150,28 +121,34 @@ class Resolver:
         clock: Clock,
         helm: Helm,
         repositories: ChartRepositories,
+        artifacts: OciRepositories,
         git: GitTrees,
         builder: ChartBuilder,
         files: TreeFiles,
         references: DeclaredSecrets,
         defaults: Defaults,
+        decrypt: Decrypt = as_it_is,
         location_of: Callable[[SourceFile], str] = lambda file: file.root,
         observe_only: bool = False,
     ) -> None:
         self._clock = clock
         self._helm = helm
         self._repositories = repositories
-        self._git = git
+        self._artifacts = artifacts
         self._builder = builder
-        self._files = files
         self._references = references
         self._credentials = CredentialReader(references)
+        self._trees = Trees(clock=clock, git=git, credentials=self._credentials)
+        self._values = ValuesReader(
+            references=references, trees=self._trees, files=files, decrypt=decrypt
+        )
         self._defaults = defaults
         self._location_of = location_of
         self._observe_only = observe_only
         self._memo: dict[DeclarationKey, _Memo] = {}
         self._failures: dict[DeclarationKey, int] = {}
-        self._revisions: dict[DeclarationKey, _Revision] = {}
+        self._told_of_hooks: set[DeclarationKey] = set()
+        self._offered: dict[DeclarationKey, tuple[ChartVersion, ...]] = {}
 
     def wanted(self, declarations: DeclarationSet, key: DeclarationKey) -> WantedRelease:
         """The declared release of that key, to be resolved when a pass asks."""
@@ -183,16 +160,35 @@ class Resolver:
         self._memo.pop(key, None)
         self._failures.pop(key, None)
 
+    async def poll(self, source: Declared[Any]) -> bool:
+        """Ask a source now; whether anything changed. Raises SourceError."""
+        if isinstance(source.resource, HelmRepository):
+            return await self.poll_repository(source)
+        if isinstance(source.resource, OCIRepository):
+            return await self.poll_artifact(source)
+        if isinstance(source.resource, GitRepository):
+            return await self.poll_git(source)
+        return False
+
     async def poll_repository(self, source: Declared[HelmRepository]) -> bool:
         """Ask a chart repository now; whether anything changed. Raises SourceError."""
         credentials = await self._http_credentials(source)
         return await self._repositories.refresh(source.resource.spec, credentials)
 
+    async def poll_artifact(self, source: Declared[OCIRepository]) -> bool:
+        """Ask a registry now; whether an artifact is another one, also where a declaration of the
+        same artifact was told before this one. Raises SourceError.
+        """
+        spec = source.resource.spec
+        credentials = await self._registry_credentials(source)
+        changed = await self._artifacts.refresh(spec, credentials)
+        before = self._offered.get(source.key)
+        now = self._offered[source.key] = await self._artifacts.versions(spec, credentials)
+        return changed or (before is not None and before is not now)
+
     async def poll_git(self, source: Declared[GitRepository]) -> bool:
         """Ask a Git repository now; whether it has another revision. Raises SourceError."""
-        before = self._revisions.get(source.key)
-        revision = await self._resolve_git(source, await self._git_credentials(source))
-        return before is not None and before.revision != revision
+        return await self._trees.poll(source)
 
     # From declaration to Desired
 
@@ -208,11 +204,13 @@ class Resolver:
             why = "what is declared now was not asked; the service, or `reconcile -f`, does"
             target = Unresolved("Progressing", why, is_unasked=True)
             return replace(self._template(declarations, release), target=target)
+        quarantine = in_force(release.key, records, self._clock.now())
         known = self._memo.get(release.key)
         if (
             known is not None
             and known.declarations is declarations
             and known.deployed == deployed
+            and known.quarantine == quarantine
             and await self._has_same_versions(known, declarations, release)
         ):
             return self._with_dependencies(known.desired, release, declarations, records)
@@ -225,17 +223,22 @@ class Resolver:
             chart, versions = await self._chart(
                 declarations, release, spec, desired.policy, deployed
             )
-            values = await self._values(declarations, release)
+            values = composed(await self._values.layers(declarations, release))
+            rendering = post_rendering_of(spec, helm_major=self._helm.major)
+            self._tell_of_hooks(release, rendering)
             desired = replace(
                 desired,
                 target=Target(
-                    chart=chart.artifact,
+                    chart=replace(chart.artifact, post_rendering=rendering),
                     values=values,
                     config_digest=config_digest(values),
                     choice=chart.choice,
                     held_back=chart.held_back,
                     downgrade_from=deployed if chart.is_downgrade else "",
                     follows_content=chart.follows_content,
+                    quarantined=limits.why_quarantined(
+                        chart.artifact.name, chart.artifact.version, chart.artifact.digest
+                    ),
                 ),
             )
             self._failures.pop(release.key, None)
@@ -243,7 +246,7 @@ class Resolver:
             desired = replace(desired, target=self._unresolved(release.key, error))
         is_memorable = versions is not None and not release.resource.spec.values_from
         if versions is not None and is_memorable and isinstance(desired.target, Target):
-            self._memo[release.key] = _Memo(declarations, versions, deployed, desired)
+            self._memo[release.key] = _Memo(declarations, versions, deployed, quarantine, desired)
         else:
             self._memo.pop(release.key, None)
         return self._with_dependencies(desired, release, declarations, records)
@@ -303,14 +306,18 @@ class Resolver:
         """Whether the repository still offers the very same list; asked in memory mostly."""
         try:
             source = declarations.source_of(release)
-            if source is None or not isinstance(source.resource, HelmRepository):
+            if source is None:
                 return False
+            if isinstance(source.resource, OCIRepository):
+                credentials = await self._registry_credentials(source)
+                versions = await self._artifacts.versions(source.resource.spec, credentials)
+                return versions is known.versions
             chart = declarations.chart_of(release)
-            if chart is None:
+            if chart is None or not isinstance(source.resource, HelmRepository):
                 return False
             credentials = await self._http_credentials(source)
             versions = await self._repositories.versions(
-                source.resource.spec, chart.spec.chart, credentials
+                source.resource.spec, chart.spec.chart, credentials, chart.spec.version or ""
             )
         except HelmopsError:
             return False
@@ -340,6 +347,16 @@ class Resolver:
 
     def _unknown_to_helm(self, release: Declared[HelmRelease]) -> Iterator[NotSupported]:
         spec = release.resource.spec
+        strategy = spec.post_render_strategy
+        is_rendered = post_rendering_of(spec, helm_major=self._helm.major) is not None
+        if is_rendered and self._helm.unsupported("postRenderStrategy", strategy):
+            place = ("spec", "postRenderStrategy")
+            yield NotSupported(
+                f"helm {self._helm.major} gives post-renderers no hooks, so only `nohooks` is true",
+                where=release.where_is(place),
+                field=dotted(place),
+                next_step="ask for `nohooks`, or use helm 4",
+            )
         for action in ("install", "upgrade", "test", "rollback", "uninstall"):
             part: BaseModel = getattr(spec, action)
             for name in sorted(part.model_fields_set):
@@ -354,6 +371,21 @@ class Resolver:
                     next_step="remove the field, or use another version of helm",
                 )
 
+    def _tell_of_hooks(
+        self, release: Declared[HelmRelease], rendering: PostRendering | None
+    ) -> None:
+        """Say once of a release that its hooks are left out, where nobody asked for that."""
+        is_left_out = rendering is not None and rendering.is_default and self._helm.major < 4
+        if is_left_out and release.key not in self._told_of_hooks:
+            self._told_of_hooks.add(release.key)
+            log.warning(
+                "%s: helm %s gives post-renderers no hooks, so they stay as the chart renders them; "
+                "`postRenderStrategy: nohooks` says that this is meant",
+                release.key,
+                self._helm.major,
+                extra={"action": "resolve"},
+            )
+
     # Charts
 
     async def _chart(
@@ -361,22 +393,24 @@ class Resolver:
         declarations: DeclarationSet,
         release: Declared[HelmRelease],
         spec: HelmReleaseSpec,
-        policy: ReleasePolicySpec,
-        deployed: str,
+        limits: _Limits,
     ) -> tuple[_Chart, tuple[ChartVersion, ...] | None]:
-        if spec.chart is None:  # `chartRef`, which is refused before
-            raise NotSupported("chartRef is not acted on yet", where=release.where)
+        deployed = limits.deployed
         source = declarations.source_of(release)
         if source is None:
+            if spec.chart is None:  # a `chartRef` that is refused before
+                raise NotSupported("chartRef is not acted on yet", where=release.where)
             fetch = self._dependencies_of(declarations, release.key.namespace)
             return await self._chart_of_directory(release, spec, deployed, fetch), None
         resource: Any = source.resource
         if resource.spec.suspend:
             raise _suspended(source)
         if isinstance(source.resource, HelmRepository):
-            return await self._chart_of_repository(source, release, spec, policy, deployed)
+            return await self._chart_of_repository(source, release, spec, limits)
+        if isinstance(source.resource, OCIRepository):
+            return await self._chart_of_artifact(source, limits)
         if isinstance(source.resource, GitRepository):
-            tree = await self._git_tree(source)
+            tree = await self._trees.of_git(source)
             fetch = self._dependencies_of(declarations, source.key.namespace)
             return await self._built(tree, spec, deployed, source.resource.kind, fetch), None
         raise NotSupported(
@@ -388,26 +422,23 @@ class Resolver:
         source: Declared[Any],
         release: Declared[HelmRelease],
         spec: HelmReleaseSpec,
-        policy: ReleasePolicySpec,
-        deployed: str,
+        limits: _Limits,
     ) -> tuple[_Chart, tuple[ChartVersion, ...]]:
         assert spec.chart is not None  # noqa: S101 - asked before
         wanted = spec.chart.spec
         repository = source.resource.spec
         credentials = await self._http_credentials(source)
-        versions = await self._repositories.versions(repository, wanted.chart, credentials)
-        allow = UpgradeAllow(policy.upgrade.allow) if policy.upgrade.allow else None
+        versions = await self._repositories.versions(
+            repository, wanted.chart, credentials, wanted.version or ""
+        )
+        said = limits.policy.upgrade.allow
+        allow = UpgradeAllow(said) if said else None
         if allow is None and not wanted.version:
             # Nobody asked for a version: the newest, and then no new major by itself.
             allow = UpgradeAllow.MINOR
-        choice = self._choose(versions, wanted.version or "", deployed, allow, str(source.key))
+        choice = self._choose(versions, wanted.version or "", limits, allow, str(source.key))
         artifact = await self._repositories.pull(repository, choice.selected, credentials)
-        if artifact.is_library:
-            raise ChartRefused(
-                f"{artifact.name} is a library chart: it has nothing to install",
-                where=str(source.key),
-                next_step="name the chart that uses it",
-            )
+        _refuse_library(artifact, source)
         if wanted.values_files:
             artifact = await self._builder.with_values_files(
                 artifact,
@@ -424,19 +455,73 @@ class Resolver:
         )
         return chart, versions
 
+    async def _chart_of_artifact(
+        self, source: Declared[Any], limits: _Limits
+    ) -> tuple[_Chart, tuple[ChartVersion, ...]]:
+        """The chart that an OCIRepository is. A policy's limits count for tags as for ranges."""
+        repository = source.resource.spec
+        credentials = await self._registry_credentials(source)
+        keys = await self._public_keys(source)
+        versions = await self._artifacts.versions(repository, credentials)
+        self._offered.setdefault(source.key, versions)
+        said = limits.policy.upgrade.allow
+        allow = UpgradeAllow(said) if said else None
+        ref, where = repository.ref, f"OCIRepository {source.key}"
+        if ref.semver and not ref.digest:
+            choice = self._choose(versions, ref.semver, limits, allow, where)
+            artifact = await self._artifacts.pull(repository, choice.selected, credentials, keys)
+            reason = choice.reason
+        else:
+            artifact = await self._artifacts.pull(repository, versions[0], credentials, keys)
+            only = (ChartVersion(artifact.name, artifact.version),)
+            choice = self._choose(only, artifact.version, limits, allow, where)
+            reason = (
+                f"{artifact.version} is what {where} has at {ref.digest or ref.tag or 'latest'}"
+            )
+        _refuse_library(artifact, source)
+        # What runs under the published version goes on under it, so that taking over what helm
+        # released changes nothing; then it is the content that tells of a tag that moved.
+        is_plain = limits.deployed == artifact.version
+        chart = _Chart(
+            artifact=replace(artifact, revision=artifact.version)
+            if is_plain
+            else await self._with_digest(artifact),
+            choice=reason,
+            held_back=tuple(f"{held.version}: {held.why}" for held in choice.held_back),
+            is_downgrade=choice.is_downgrade,
+            follows_content=is_plain,
+        )
+        return chart, versions
+
+    async def _with_digest(self, artifact: ChartArtifact) -> ChartArtifact:
+        """The chart with twelve digits of the artifact's digest behind its version, as Flux has it:
+        a tag that names something else is another version.
+        """
+        directory, name = posixpath.split(artifact.path)
+        tree = Tree(name=artifact.source, revision=artifact.revision, path=directory)
+        built = await self._builder.build(tree, name, version_suffix=_suffix(artifact.revision))
+        return replace(
+            artifact,
+            version=built.version,
+            path=built.path,
+            digest=built.digest,
+            revision=built.version,
+        )
+
     @staticmethod
     def _choose(
         versions: tuple[ChartVersion, ...],
         wanted: str,
-        deployed: str,
+        limits: _Limits,
         allow: UpgradeAllow | None,
         where: str,
     ) -> Choice:
+        bar, deployed = limits.bar, limits.deployed
         try:
-            return choose(versions, wanted, deployed=deployed, allow=allow, where=where)
+            return choose(versions, wanted, deployed=deployed, allow=allow, bar=bar, where=where)
         except VersionError:
             # What is deployed has no semantic version, so nothing can be counted from it.
-            return choose(versions, wanted, where=where)
+            return choose(versions, wanted, bar=bar, where=where)
 
     async def _chart_of_directory(
         self,
@@ -447,7 +532,7 @@ class Resolver:
     ) -> _Chart:
         assert spec.chart is not None  # noqa: S101 - asked before
         wanted = spec.chart.spec
-        tree = self._directory_tree(release, wanted.source_ref.name)
+        tree = directory_beside(release, wanted.source_ref.name)
         return await self._built(tree, spec, deployed, "Directory", fetch)
 
     async def _built(
@@ -489,129 +574,40 @@ class Resolver:
                     f" URL nor a HelmRepository of the namespace {namespace}",
                     next_step="declare the HelmRepository, or name http://, https:// or oci://",
                 )
-            versions = await self._repositories.versions(spec, name, credentials)
+            versions = await self._repositories.versions(spec, name, credentials, version)
             choice = choose(versions, version, where=f"{spec.url}, for a dependency")
             return await self._repositories.pull(spec, choice.selected, credentials)
 
         return fetch
 
-    def _directory_tree(self, release: Declared[HelmRelease], name: str) -> Tree:
-        """The directory that holds a declaration's file; `name` is relative to it."""
-        if not release.file.location:
-            raise ChartNotFound(
-                "a chart from a directory needs a declaration from a file", where=release.where
-            )
-        base = posixpath.dirname(release.file.location)
-        path = posixpath.normpath(posixpath.join(base, name))
-        root = release.file.root or base
-        if path != root and not path.startswith(root.rstrip("/") + "/"):
-            raise ChartNotFound(
-                f"the directory {name} leaves {root}",
-                where=release.where,
-                next_step="name one beside the declaration",
-            )
-        return Tree(name=name, revision="", path=path)
-
-    # Git
-
-    async def _git_tree(self, source: Declared[Any]) -> Tree:
-        """The files of the revision that was seen last; asked anew when the interval is over."""
-        credentials = await self._git_credentials(source)
-        known = self._revisions.get(source.key)
-        spec = source.resource.spec
-        if known is None or self._clock.now() - known.at >= spec.interval:
-            revision = await self._resolve_git(source, credentials)
-        else:
-            revision = known.revision
-        return await self._git.checkout(spec, credentials, revision)
-
-    async def _resolve_git(self, source: Declared[Any], credentials: GitCredentials) -> str:
-        revision = await self._git.resolve(source.resource.spec, credentials)
-        self._revisions[source.key] = _Revision(revision, self._clock.now())
-        return revision
+    # Credentials
 
     async def _http_credentials(self, source: Declared[Any]) -> HttpCredentials:
         spec = source.resource.spec
+        if spec.url.startswith("oci://"):
+            return await self._credentials.for_registry(
+                source.key.namespace, spec.url, spec.secret_ref, spec.cert_secret_ref
+            )
         return await self._credentials.for_http(
             source.key.namespace, spec.secret_ref, spec.cert_secret_ref
         )
 
-    async def _git_credentials(self, source: Declared[Any]) -> GitCredentials:
-        return await self._credentials.for_git(
-            source.key.namespace, source.resource.spec.secret_ref
+    async def _registry_credentials(self, source: Declared[Any]) -> HttpCredentials:
+        spec = source.resource.spec
+        return await self._credentials.for_registry(
+            source.key.namespace,
+            spec.url,
+            spec.secret_ref,
+            spec.cert_secret_ref,
+            spec.proxy_secret_ref,
         )
 
-    # Values
-
-    async def _values(
-        self, declarations: DeclarationSet, release: Declared[HelmRelease]
-    ) -> dict[str, Any]:
-        layers: list[dict[str, Any]] = []
-        targets: list[TargetValue] = []
-        for index, reference in enumerate(release.resource.spec.values_from):
-            place = release.where_is(("spec", "valuesFrom", index))
-            content, where = await self._referenced(declarations, release, reference, place)
-            if content is None:
-                continue
-            if reference.target_path is not None:
-                text = content.decode("utf-8", "replace")
-                targets.append(TargetValue(reference.target_path, text, reference.literal, where))
-            else:
-                layers.append(parse_values(content, where))
-        inline = release.resource.spec.values
-        return compose_values(layers, inline or {}, targets)
-
-    async def _referenced(
-        self,
-        declarations: DeclarationSet,
-        release: Declared[HelmRelease],
-        reference: ValuesReference,
-        place: str,
-    ) -> tuple[bytes | None, str]:
-        """Content of a reference and what to call it; None for an optional one that is missing."""
-        key = DeclarationKey(release.key.namespace, reference.name)
-        match reference.kind:
-            case "ConfigMap" | "Secret":
-                where = f"{reference.kind} {key}"
-                data = await (
-                    self._references.config_map(key)
-                    if reference.kind == "ConfigMap"
-                    else self._references.secret(key)
-                )
-                if data is None:
-                    return self._missing(reference, where, place), where
-                name = reference.values_key or _VALUES_KEY
-                if name not in data:
-                    # As in Flux, `optional` is about the object, not about its keys.
-                    raise ValuesReferenceMissing(
-                        f"{where} has no key {name}", where=place, next_step="set valuesKey"
-                    )
-                return data[name], f"{where} key {name}"
-            case "GitRepository":
-                where = f"{reference.path} in GitRepository {key}"
-                source = declarations.source("GitRepository", key, wanted_at=place)
-                tree = await self._git_tree(source)
-            case "File":
-                where = reference.path
-                tree = self._directory_tree(release, posixpath.dirname(reference.path) or ".")
-            case _:
-                assert_never(reference.kind)
-        path = (
-            reference.path
-            if reference.kind == "GitRepository"
-            else posixpath.basename(reference.path)
-        )
-        content = await self._files.read(tree, path)
-        if content is None:
-            return self._missing(reference, where, place), where
-        return content, where
-
-    @staticmethod
-    def _missing(reference: ValuesReference, where: str, place: str) -> None:
-        if not reference.optional:
-            raise ValuesReferenceMissing(
-                f"{where} does not exist", where=place, next_step="create it, or set optional"
-            )
+    async def _public_keys(self, source: Declared[Any]) -> tuple[bytes, ...]:
+        """The keys of which one must have signed; none where no signature is asked for."""
+        verify = source.resource.spec.verify
+        if verify is None or verify.secret_ref is None:  # without a key it is refused before
+            return ()
+        return await self._credentials.public_keys(source.key.namespace, verify.secret_ref)
 
 
 @dataclass(frozen=True, slots=True)
@@ -669,6 +665,15 @@ def _undeclared(repository: str) -> HelmRepositorySpec | None:
         return None
     kind: Literal["oci", "default"] = "oci" if repository.startswith("oci://") else "default"
     return HelmRepositorySpec(url=repository, type=kind)
+
+
+def _refuse_library(artifact: ChartArtifact, source: Declared[Any]) -> None:
+    if artifact.is_library:
+        raise ChartRefused(
+            f"{artifact.name} is a library chart: it has nothing to install",
+            where=str(source.key),
+            next_step="name the chart that uses it",
+        )
 
 
 def _suffix(revision: str) -> str:

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import posixpath
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Protocol
 
 from helmops.errors import HelmopsError, SourceError, StoreError
 from helmops.model.actions import (
@@ -30,12 +30,11 @@ from helmops.model.actions import (
 )
 from helmops.model.declarations import (
     Defaults,
-    GitRepository,
+    HealthCheckExpr,
     HelmRelease,
-    HelmRepository,
 )
 from helmops.model.declared import DeclarationSet, Declared, KindKey
-from helmops.model.records import Record, Verdict
+from helmops.model.records import Record, Snapshot, Verdict
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.ports import Clock
 from helmops.reconcile.reconciler import Passed, Reconciler
@@ -64,6 +63,21 @@ FORCE_AT = "reconcile.fluxcd.io/forceAt"
 RESET_AT = "reconcile.fluxcd.io/resetAt"
 
 
+class Liveness(Protocol):
+    """Looks after releases between passes; `helmops.checks.liveness.LiveReleases` does."""
+
+    async def follow(
+        self,
+        release: ReleaseId,
+        snapshot: Snapshot,
+        *,
+        expressions: Sequence[HealthCheckExpr] = (),
+        max_restarts: int,
+    ) -> None: ...
+
+    def unfollow(self, release: ReleaseId) -> None: ...
+
+
 class Engine:
     """Runs passes over all declared releases, from `run` until it is cancelled or `stop`ped."""
 
@@ -77,6 +91,7 @@ class Engine:
         metrics: Metrics,
         defaults: Defaults,
         concurrency: int,
+        liveness: Liveness | None = None,
         on_namespace: Callable[[str], None] = lambda _: None,
         on_secrets: Callable[[DeclarationSet], None] = lambda _: None,
         on_removed: Callable[[DeclarationKey], Awaitable[None]] | None = None,
@@ -87,6 +102,7 @@ class Engine:
         self._resolver = resolver
         self._metrics = metrics
         self._defaults = defaults
+        self._liveness = liveness
         self._on_namespace = on_namespace
         self._on_secrets = on_secrets
         self._on_removed = on_removed
@@ -164,6 +180,12 @@ class Engine:
         key = self._by_release.get(release)
         if key is not None:
             self.passes.wake(key, f"{kind} Secret changed")
+
+    def on_live_change(self, release: ReleaseId, why: str) -> None:
+        """What watches show of a release's objects changed."""
+        key = self._by_release.get(release)
+        if key is not None:
+            self.passes.wake(key, f"its objects: {why}")
 
     # Declarations
 
@@ -268,7 +290,7 @@ class Engine:
         started = self._clock.now()
         outcome = "unchanged"
         try:
-            if await self._ask(source):
+            if await self._resolver.poll(source):
                 outcome = "changed"
             recovered = self._polls.succeeded(key)
         except HelmopsError as error:
@@ -283,14 +305,6 @@ class Engine:
             for user in users_of(self.declared, key):
                 self.passes.wake(user, f"{key[0]} {key[1]} changed")
         return None
-
-    async def _ask(self, source: Declared[Any]) -> bool:
-        resource = source.resource
-        if isinstance(resource, HelmRepository):
-            return await self._resolver.poll_repository(source)
-        if isinstance(resource, GitRepository):
-            return await self._resolver.poll_git(source)
-        return False
 
     # Passes
 
@@ -308,10 +322,28 @@ class Engine:
             self._count(key, passed, self._clock.now() - started)
             self._tell(key, before, passed)
             self._wake_dependents(key, before, passed.record)
+            await self._look_after(declared, passed.record)
         decision = passed.decision
         if isinstance(decision, RetryAfter):
             return ComeBack(decision.why, decision.at)
         return None
+
+    async def _look_after(self, declared: Declared[HelmRelease], record: Record) -> None:
+        """Have the objects of a release watched that is ours, and not known to have failed."""
+        if self._liveness is None:
+            return
+        head = record.head
+        is_left_alone = declared.resource.spec.suspend or record.suspended is not None
+        if head is None or head.verdict is Verdict.FAILED or is_left_alone:
+            self._liveness.unfollow(record.release)
+            return
+        policy = self.declared.policy_for(declared.key)
+        await self._liveness.follow(
+            record.release,
+            head,
+            expressions=declared.resource.spec.health_check_exprs,
+            max_restarts=policy.verify.max_restarts,
+        )
 
     async def _pass_over_undeclared(self, key: DeclarationKey) -> ComeBack | None:
         error = self.declared.untouched.get(key)
@@ -338,6 +370,8 @@ class Engine:
         with about_release(key):
             self._release_jobs.remove(key)
             self._resolver.forget(key)
+            if self._liveness is not None:
+                self._liveness.unfollow(record.release)
             try:
                 left = await self._reconciler.remove(record, last_spec(record, self._defaults))
             except HelmopsError as failure:
@@ -349,6 +383,9 @@ class Engine:
 
     async def _forget(self, key: DeclarationKey) -> None:
         """A declaration is gone, and nothing of it is left to look after."""
+        record = self._reconciler.known.get(key)
+        if self._liveness is not None and record is not None:
+            self._liveness.unfollow(record.release)
         self._reconciler.forget(key)
         self._release_jobs.remove(key)
         self._resolver.forget(key)

@@ -97,7 +97,10 @@ def secrets_of(declared: DeclarationSet, source: KindKey) -> tuple[DeclarationKe
         spec = getattr(declared.source(*source).resource, "spec", None)
     except HelmopsError:
         return ()
-    references = (getattr(spec, "secret_ref", None), getattr(spec, "cert_secret_ref", None))
+    references = [
+        getattr(spec, name, None) for name in ("secret_ref", "cert_secret_ref", "proxy_secret_ref")
+    ]
+    references.append(getattr(getattr(spec, "verify", None), "secret_ref", None))
     return tuple(
         DeclarationKey(source[1].namespace, reference.name) for reference in references if reference
     )

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from helmops.checks.hooks import ReleaseHooks
+from helmops.checks.liveness import LiveReleases
 from helmops.checks.release_checks import ReleaseChecks
 from helmops.checks.rollout import Rollouts
 from helmops.cluster.api import Api
@@ -44,7 +45,8 @@ from helmops.notify.webhooks import WebhookNotifier
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.performing import Performer
 from helmops.reconcile.reconciler import Passed, Reconciler
-from helmops.reconcile.resolving import DeclaredSecrets, Resolver
+from helmops.reconcile.resolving import Resolver
+from helmops.reconcile.secrets import DeclaredSecrets
 from helmops.service import identity
 from helmops.service.clock import SystemClock
 from helmops.service.declarations import Declarations
@@ -54,9 +56,11 @@ from helmops.service.removal import is_removed, last_spec
 from helmops.service.settings import Settings
 from helmops.service.waking import references_of
 from helmops.sources.artifact_cache import ArtifactCache
+from helmops.sources.chart_repositories import AnyRepositories
 from helmops.sources.charts import ChartPackager
 from helmops.sources.git import GitMirrors, parse_git_filename
 from helmops.sources.helm_repository import HelmRepositories
+from helmops.sources.oci_artifacts import OciArtifacts
 from helmops.sources.tree_files import TreeFiles
 from helmops.store.journal import SqlJournal
 
@@ -83,6 +87,7 @@ class Installation:
     reconciler: Reconciler
     records: SecretRecords
     index: SecretIndex | None
+    liveness: LiveReleases | None
     metrics: Metrics
     secrets: DeclaredSecrets
     who: str = field(default_factory=identity.who)
@@ -96,10 +101,12 @@ class Installation:
         read_only: bool = False,
         tell: Callable[[DeclarationKey, str], None] | None = None,
         on_cluster_change: Callable[[str, ReleaseId], None] | None = None,
+        on_live_change: Callable[[ReleaseId, str], None] | None = None,
         on_done: Callable[[DeclarationKey, Done], None] | None = None,
         hide: Callable[..., None] = lambda *_: None,
     ) -> AsyncIterator[Installation]:
-        """Everything wired up; with `on_cluster_change`, Secrets are watched. `hide` is told the
+        """Everything wired up; with `on_cluster_change`, Secrets are watched, and with
+        `on_live_change` the objects of releases that are followed. `hide` is told the
         texts of Secrets that were read, for a log to leave them out.
 
         `read_only` (and `settings.observe`) refuse every write to the cluster before it leaves.
@@ -125,6 +132,18 @@ class Installation:
             watches = ObjectWatches(api, slimmed)
             stack.push_async_callback(watches.close)
             storage = HelmStorage(api, index)
+            liveness = None
+            if on_live_change is not None:
+                liveness = LiveReleases(
+                    watches,
+                    api,
+                    storage,
+                    clock,
+                    on_live_change,
+                    is_everywhere=lambda: index is not None and index.is_cluster_wide,
+                )
+                looking = asyncio.create_task(liveness.run())
+                stack.push_async_callback(_cancelled, looking)
             references = ClusterReferences(api)
             secrets = DeclaredSecrets(references, hide)
             helm = HelmClient(
@@ -149,10 +168,14 @@ class Installation:
             stack.callback(git.close)
             declarations = _declarations(settings, clock, git)
             artifacts = ArtifactCache(settings.cache_dir / "charts")
+            registries = OciArtifacts(http, settings.cache_dir, artifacts=artifacts)
             resolver = Resolver(
                 clock=clock,
                 helm=helm,
-                repositories=HelmRepositories(http, settings.cache_dir, artifacts=artifacts),
+                repositories=AnyRepositories(
+                    HelmRepositories(http, settings.cache_dir, artifacts=artifacts), registries
+                ),
+                artifacts=registries,
                 git=git,
                 builder=ChartPackager(artifacts),
                 files=TreeFiles(),
@@ -171,7 +194,7 @@ class Installation:
                 hooks=ReleaseHooks(api, http, clock),
                 credentials=CredentialReader(secrets),
                 rollouts=Rollouts(watches, api, clock),
-                changing=index.changing if index is not None else lambda _: nullcontext(),
+                changing=_changing(index, liveness),
             )
             reconciler = Reconciler(
                 clock=clock,
@@ -183,6 +206,7 @@ class Installation:
                 journal=journal if not read_only else _Silence(),
                 notifier=notifier if not read_only else _Silence(),
                 holder=identity.process(),
+                liveness=liveness,
                 observe_only=observe_only,
                 tell=tell,
                 on_done=on_done,
@@ -201,6 +225,7 @@ class Installation:
                 reconciler=reconciler,
                 records=records,
                 index=index,
+                liveness=liveness,
                 metrics=Metrics(),
                 secrets=secrets,
             )
@@ -219,18 +244,13 @@ class Installation:
     async def refresh_sources(self, keys: Iterable[DeclarationKey]) -> None:
         """Ask the sources of these releases now. What fails is told by the passes."""
         declared = self.declarations.current
-        wanted = {
-            ref for key in keys for ref in references_of(declared, declared.releases[key])
-        }
+        wanted = {ref for key in keys for ref in references_of(declared, declared.releases[key])}
         for kind, key in sorted(wanted):
-            source: Any = declared.sources.get((kind, key))
+            source = declared.sources.get((kind, key))
             if source is None:
                 continue
             with contextlib.suppress(HelmopsError):
-                if kind == "HelmRepository":
-                    await self.resolver.poll_repository(source)
-                elif kind == "GitRepository":
-                    await self.resolver.poll_git(source)
+                await self.resolver.poll(source)
 
     async def remove_undeclared(self) -> bool:
         """Uninstall, or leave running, each release whose declaration is surely gone, as its policy
@@ -378,6 +398,25 @@ def _declarations(settings: Settings, clock: SystemClock, git: GitMirrors) -> De
                 raise UsageError(f"{filename} does not exist", where="-f")
             declarations.add_directory(filename)
     return declarations
+
+
+def _changing(
+    index: SecretIndex | None, liveness: LiveReleases | None
+) -> Callable[[ReleaseId], AbstractContextManager[None]]:
+    """What is entered around helm's actions: for the one what is stored, for the other what runs is
+    not what it was.
+    """
+
+    @contextlib.contextmanager
+    def changing(release: ReleaseId) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if index is not None:
+                stack.enter_context(index.changing(release))
+            if liveness is not None:
+                stack.enter_context(liveness.changing(release))
+            yield
+
+    return changing
 
 
 def _notifier(http: Http, declarations: Declarations, secrets: DeclaredSecrets) -> WebhookNotifier:

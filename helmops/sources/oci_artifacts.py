@@ -426,6 +426,8 @@ class OciArtifacts:
             revision=facts.version if asked.chart else f"{tag}@{digest}".removeprefix("@"),
             app_version=facts.app_version,
             deprecated=facts.deprecated,
+            annotations=facts.annotations,
+            is_library=facts.is_library,
         )
 
     async def _check_signature(
@@ -718,12 +720,6 @@ def _no_chart(what: str, where: str) -> ChartRefused:
 
 def _check_facts(facts: ChartFacts, asked: _Wanted, tag: str, where: str) -> None:
     """That the archive is what its repository and tag say. Raises ChartRefused."""
-    if facts.is_library:
-        raise ChartRefused(
-            f"{facts.name} is a library chart: it has nothing to install",
-            where=where,
-            next_step="name the chart that uses it",
-        )
     spelt = version_of_tag(tag, leading_v=True) if tag else None
     same = spelt is None or _same_version(spelt, facts.version, exactly=bool(asked.chart))
     if not same or (asked.chart and facts.name != asked.chart):

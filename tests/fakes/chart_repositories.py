@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from helmops.errors import ChartNotFound, ChartRefused, SourceError, SourceMissing
@@ -64,7 +65,11 @@ class FakeChartRepositories:
         self._offered.setdefault(url, _Offer()).failure = error
 
     async def versions(
-        self, repository: HelmRepositorySpec, chart: str, credentials: HttpCredentials
+        self,
+        repository: HelmRepositorySpec,
+        chart: str,
+        credentials: HttpCredentials,
+        wanted: str = "",
     ) -> tuple[ChartVersion, ...]:
         self.asked.append(("versions", repository.url, chart))
         if self.polls or repository.url not in self._seen:
@@ -75,7 +80,11 @@ class FakeChartRepositories:
         return listed
 
     async def pull(
-        self, repository: HelmRepositorySpec, version: ChartVersion, credentials: HttpCredentials
+        self,
+        repository: HelmRepositorySpec,
+        version: ChartVersion,
+        credentials: HttpCredentials,
+        keys: Sequence[bytes] = (),
     ) -> ChartArtifact:
         named = f"{version.name}-{version.version}"
         self.asked.append(("pull", repository.url, named))

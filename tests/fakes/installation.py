@@ -23,7 +23,8 @@ from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.performing import Performer
 from helmops.reconcile.reconciler import Reconciler
-from helmops.reconcile.resolving import DeclaredSecrets, Resolver
+from helmops.reconcile.resolving import Resolver
+from helmops.reconcile.secrets import DeclaredSecrets
 from helmops.service.declarations import Declarations
 from helmops.service.metrics import Metrics
 from helmops.service.settings import Settings
@@ -38,6 +39,7 @@ from tests.fakes.journal import FakeJournal
 from tests.fakes.kubernetes_api import FakeKubernetes
 from tests.fakes.leases import FakeLeases
 from tests.fakes.notifier import FakeNotifier
+from tests.fakes.oci_repositories import FakeOciRepositories
 from tests.fakes.references import FakeReferences
 from tests.fakes.release_storage import FakeReleaseStorage
 from tests.fakes.world import ClusterChecks, NotedHooks
@@ -56,6 +58,7 @@ class Machine:
         self.server = FakeKubernetes("apps")
         self.cluster = FakeCluster()
         self.repositories = FakeChartRepositories()
+        self.artifacts = FakeOciRepositories()
         self.journal = FakeJournal()
         self.opened: list[Settings] = []
         self._charts: dict[tuple[str, str], FakeChart] = {}
@@ -126,6 +129,7 @@ class Machine:
             clock=clock,
             helm=helm,
             repositories=self.repositories,
+            artifacts=self.artifacts,
             git=FakeGitTrees(),
             builder=FakeChartBuilder(),
             files=TreeFiles(),

@@ -13,7 +13,8 @@ from helmops.model.releases import DeclarationKey
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.performing import Performer
 from helmops.reconcile.reconciler import Reconciler
-from helmops.reconcile.resolving import DeclaredSecrets, Resolver
+from helmops.reconcile.resolving import Resolver
+from helmops.reconcile.secrets import DeclaredSecrets
 from helmops.service.clock import SystemClock
 from helmops.service.declarations import Declarations
 from helmops.service.engine import Engine
@@ -27,6 +28,7 @@ from tests.fakes.helm import FakeHelm
 from tests.fakes.journal import FakeJournal
 from tests.fakes.leases import FakeLeases
 from tests.fakes.notifier import FakeNotifier
+from tests.fakes.oci_repositories import FakeOciRepositories
 from tests.fakes.records import FakeRecords
 from tests.fakes.references import FakeReferences
 from tests.fakes.release_storage import FakeReleaseStorage
@@ -54,6 +56,7 @@ class Service:
         self.journal = FakeJournal()
         self.repositories = FakeChartRepositories()
         self.repositories.offer(URL, "app", "1.0.0")
+        self.artifacts = FakeOciRepositories()
         self.removed: list[DeclarationKey] = []
         self.references = FakeReferences()
         self.clock = clock = SystemClock()
@@ -69,6 +72,7 @@ class Service:
             clock=clock,
             helm=helm,
             repositories=self.repositories,
+            artifacts=self.artifacts,
             git=FakeGitTrees(),
             builder=FakeChartBuilder(),
             files=TreeFiles(),

@@ -20,7 +20,8 @@ from helmops.model.declarations import Defaults
 from helmops.model.declared import DeclarationSet
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
-from helmops.reconcile.resolving import DeclaredSecrets, Resolver, texts_of
+from helmops.reconcile.resolving import Resolver
+from helmops.reconcile.secrets import DeclaredSecrets, texts_of
 from helmops.resolve.digest import config_digest
 from tests.fakes.chart_builder import Built, FakeChartBuilder
 from tests.fakes.chart_repositories import FakeChartRepositories
@@ -28,6 +29,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.cluster_state import FakeCluster
 from tests.fakes.git_trees import FakeGitTrees
 from tests.fakes.helm import FakeHelm
+from tests.fakes.oci_repositories import FakeOciRepositories
 from tests.fakes.references import FakeReferences
 from tests.unit.reconcile.samples import (
     CHARTS,
@@ -67,6 +69,7 @@ class Room:
     def __init__(self, **options: Any) -> None:
         self.clock = FakeClock()
         self.charts = FakeChartRepositories()
+        self.artifacts = FakeOciRepositories()
         self.git = FakeGitTrees()
         self.builder = FakeChartBuilder()
         self.files = FakeTreeFiles()
@@ -76,6 +79,7 @@ class Room:
             clock=self.clock,
             helm=FakeHelm(FakeCluster(self.clock), major=3, unsupported_fields=unsupported),
             repositories=self.charts,
+            artifacts=self.artifacts,
             git=self.git,
             builder=self.builder,
             files=self.files,
