@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from helmops.model.actions import (
     Adopt,
     CheckHealth,
     Decision,
     Done,
+    GatherEvidence,
     Held,
+    Inspect,
     Install,
+    KeepCopy,
     Prune,
+    PutBack,
     Rollback,
     RunHooks,
     RunTests,
@@ -27,8 +31,8 @@ from helmops.model.actions import (
     Unlock,
     Upgrade,
 )
-from helmops.model.ledger import Draft, EntryKind, Ledger, canonical, hash_of, new_ledger
-from helmops.model.records import Hold, Record, Snapshot, Verdict
+from helmops.model.ledger import Draft, EntryKind, Ledger, canonical, hash_of, in_utc, new_ledger
+from helmops.model.records import Hold, Quarantined, Record, Snapshot, Verdict
 from helmops.model.releases import ReleaseId
 
 #: Who asked, where nobody did.
@@ -104,8 +108,8 @@ def entries_between(old: Record | None, new: Record, said: Said, at: datetime) -
         *_of_interruption(before, new, write),
         *_of_step(before, new, write),
         *_of_verdicts(before, new, write),
-        *_of_quarantine(before, new, write),
         *_of_health(before, new, write),
+        *_of_quarantine(before, new, write),
         *_of_hold(before, new, write),
         *_of_suspension(before, new, write),
         *_of_end(before, write),
@@ -214,7 +218,7 @@ def _of_interruption(old: Record, new: Record, write: _Writer) -> Iterable[Draft
         EntryKind.INTERRUPTED,
         "Interrupted",
         f"the {note.action} was not seen to end; {found}",
-        action={"name": note.action.capitalize(), "began": note.at.isoformat(), "by": note.holder},
+        action={"name": note.action.capitalize(), "began": in_utc(note.at), "by": note.holder},
         chart=_chart(note.chart_name, note.chart_version),
         digests=_digests(config=note.config_digest, artifact=note.artifact_digest),
         revision=_revision(made),
@@ -266,6 +270,11 @@ def _of_step(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
             {"name": _line(h.name), "succeeded": h.succeeded, "message": _line(h.message)}
             for h in outcome.hooks[:_LISTED]
         ]
+    if outcome.evidence is not None:
+        details["evidence"] = {
+            "number": outcome.evidence.number,
+            "digest": _digest(outcome.evidence.digest),
+        }
     head = new.head
     if isinstance(action, RunTests) and head is not None:
         details["tests"] = [
@@ -294,8 +303,10 @@ def _arguments(step: Done) -> dict[str, Any]:
             return {"from": version} if version else {}
         case Adopt(revision=revision, only_if_same=only_if_same):
             return {"revision": revision.number, "onlyIfSame": only_if_same}
-        case RunTests(revision=number) | CheckHealth(revision=number) | Unlock(revision=number):
+        case RunTests(revision=number) | CheckHealth(revision=number):
             return {"revision": number}
+        case Unlock(revision=number, is_foreign=is_foreign):
+            return {"revision": number, "isForeign": is_foreign}
         case Rollback(to=to, digest=digest, is_remediation=is_remediation):
             return {"to": to, "digest": _digest(digest), "isRemediation": is_remediation}
         case Uninstall(release=release, why=why):
@@ -304,8 +315,14 @@ def _arguments(step: Done) -> dict[str, Any]:
             return {"point": point.value}
         case Prune(revisions=revisions):
             return {"revisions": list(revisions[:100])}
+        case Inspect(base=base):
+            return {"revision": base.number}
+        case GatherEvidence(revision=number):
+            return {"revision": number}
+        case KeepCopy(revision=number, digest=digest) | PutBack(revision=number, digest=digest):
+            return {"revision": number, "digest": _digest(digest)}
         case _:
-            return {}
+            assert_never(step.action)
 
 
 def _versions(target: Target, record: Record) -> dict[str, Any]:
@@ -368,15 +385,56 @@ def _same_in(record: Record, snapshot: Snapshot) -> Snapshot | None:
     )
 
 
-def _of_quarantine(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
-    return ()
-
-
 def _of_health(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
-    return ()
+    """After the watch window: told, and nothing is rolled back for it."""
+    if new.lost is not None and (old.lost is None or new.lost.message != old.lost.message):
+        yield write(
+            EntryKind.HEALTH_LOST, "HealthLost", new.lost.message, revision=_revision(new.head)
+        )
+    elif old.lost is not None and new.lost is None:
+        yield write(EntryKind.HEALTH_BACK, "HealthBack", "well again", revision=_revision(new.head))
 
 
 # What follows -----------------------------------------------------------------------------------
+
+
+def _of_quarantine(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
+    for entry in old.quarantine:
+        if not any(_is_same_quarantine(entry, other) for other in new.quarantine):
+            is_over = entry.is_over(write.at)
+            yield write(
+                EntryKind.QUARANTINE_LIFTED,
+                "QuarantineOver" if is_over else "QuarantineLifted",
+                f"{entry.chart} {entry.version} may be tried again",
+                quarantine=_quarantine(entry),
+            )
+    for entry in new.quarantine:
+        if not any(_is_same_quarantine(entry, other) for other in old.quarantine):
+            yield write(
+                EntryKind.QUARANTINED,
+                "Quarantined",
+                f"{entry.chart} {entry.version} is not tried again: {entry.why}",
+                quarantine=_quarantine(entry),
+            )
+
+
+def _is_same_quarantine(one: Quarantined, other: Quarantined) -> bool:
+    return (one.chart, one.version, one.digest, one.scope) == (
+        other.chart,
+        other.version,
+        other.digest,
+        other.scope,
+    )
+
+
+def _quarantine(entry: Quarantined) -> dict[str, Any]:
+    return {
+        "chart": _chart(entry.chart, entry.version),
+        "digest": _digest(entry.digest),
+        "scope": entry.scope,
+        "until": in_utc(entry.until) if entry.until else "",
+        "by": _line(entry.by),
+    }
 
 
 def _of_hold(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
