@@ -1,8 +1,8 @@
 """A real node: kubelet and containerd, for real containers, probes, crash loops and logs.
 
 The node has mounts and process ids of its own (`unshare`), so that whatever ends it, `kill -9`
-included, leaves no process and no mount behind. What is outside of these, its bridge and its
-control groups, bears the node's name, and `clean` takes it away. Needs root.
+included, leaves no process and no mount behind. What is outside of these, its bridge and the
+control groups of its containers, `clean` takes away. Needs root.
 
 Its pods have an address that the machine reaches, and each other. They have no DNS, no way out and
 no Service addresses: there is no kube-proxy. Images come from nowhere but this machine: `IMAGE` is
@@ -116,10 +116,16 @@ class RealNode:
         """The network interface that its pods hang on."""
         return f"hops-{self._id}"
 
-    @property
-    def cgroup(self) -> str:
-        """The control group that its pods are in."""
-        return f"helmops-{self._id}"
+    def _cgroups(self) -> list[Path]:
+        """The control groups of its containers, in every hierarchy that there is.
+
+        containerd puts them into `k8s.io`, which may be another's as well, under the containers'
+        ids, which it keeps a folder for.
+        """
+        kept = self.folder / "containerd" / "io.containerd.grpc.v1.cri"
+        ids = [path.name for kind in ("containers", "sandboxes") for path in _folders(kept / kind)]
+        parents = [hierarchy / "k8s.io" for hierarchy in (_CGROUPS, *_folders(_CGROUPS))]
+        return [group for parent in parents for one in ids if (group := parent / one).is_dir()]
 
     def prepare(self, kubelet: Path, kubeconfig: Path, client_ca: Path, port: int) -> None:
         """Write all that it needs; it begins without pods and containers each time."""
@@ -152,8 +158,11 @@ class RealNode:
 
     def clean(self) -> None:
         """Take away what a node that has ended left on the machine: nothing of it is of use."""
-        for hierarchy in (_CGROUPS, *_children(_CGROUPS)):
-            _remove_cgroup(hierarchy / self.cgroup)
+        for group in self._cgroups():
+            _remove_cgroup(group)
+            # The last one takes what they were all in along.
+            with contextlib.suppress(OSError):
+                group.parent.rmdir()
         if ip := _find("ip"):
             subprocess.run([ip, "link", "delete", self.bridge], capture_output=True, check=False)
         for name in ("kubelet", "containerd", "networks"):
@@ -161,11 +170,7 @@ class RealNode:
 
     def remains(self) -> list[str]:
         """What there still is of it on the machine, outside of its folder."""
-        found = [
-            str(hierarchy / self.cgroup)
-            for hierarchy in (_CGROUPS, *_children(_CGROUPS))
-            if (hierarchy / self.cgroup).exists()
-        ]
+        found = [str(group) for group in self._cgroups()]
         if Path("/sys/class/net", self.bridge).exists():
             found.append(self.bridge)
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -235,7 +240,6 @@ conf_dir = "{self.folder}/cni"
             "failCgroupV1": False,
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": False,
-            "cgroupRoot": f"/{self.cgroup}",
             "enforceNodeAllocatable": [],
             "evictionHard": {},
             "localStorageCapacityIsolation": False,
@@ -270,7 +274,7 @@ def _plugins() -> Path | None:
     return next((f for f in _PLUGINS if all((f / name).exists() for name in wanted)), None)
 
 
-def _children(folder: Path) -> Iterable[Path]:
+def _folders(folder: Path) -> Iterable[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
 
 

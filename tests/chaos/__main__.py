@@ -14,6 +14,7 @@ import fnmatch
 import os
 import queue
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -60,8 +61,17 @@ class Run:
         workers = [threading.Thread(target=self._guarded, args=(n,)) for n in range(jobs)]
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
+        try:
+            for worker in workers:
+                worker.join()
+        except KeyboardInterrupt:
+            _say("stopping, once the cases that are under way have ended")
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._waiting.get_nowait()
+            for worker in workers:
+                worker.join()
+            raise
         if self._failed:
             raise self._failed[0]
 
@@ -111,8 +121,10 @@ class Run:
             self.results.append(result)
             print(report.line(result, len(self.results), len(self.cases)), flush=True)
             for problem in problems:
-                print(f"      {problem.kind}: {problem.message}", flush=True)
+                print(f"      {problem.kind}: {_shortened(problem.message)}", flush=True)
             if problems:
+                whole = "\n\n".join(f"{each.kind}: {each.message}" for each in problems)
+                (directory / "problems.txt").write_text(whole)
                 print(f"      its logs: {directory}", flush=True)
 
 
@@ -138,6 +150,7 @@ def main() -> int:
 def _run(cases: Sequence[Case], options: argparse.Namespace) -> int:
     for name in [name for name in os.environ if name.startswith(("HELM_", "HELMOPS_"))]:
         del os.environ[name]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.keep or Path(tempfile.mkdtemp(prefix="helmops-chaos-"))
     found = tools.find_all(_say)
     began = time.monotonic()
@@ -165,6 +178,11 @@ def _is_chosen(case: Case, patterns: Sequence[str]) -> bool:
     return not patterns or any(
         fnmatch.fnmatchcase(case.name, f"*{pattern}*") for pattern in patterns
     )
+
+
+def _shortened(message: str) -> str:
+    """The end of a long message: whole it is beside the logs."""
+    return message if len(message) < 600 else f"… {message[-600:]}"
 
 
 def _say(text: str) -> None:

@@ -92,10 +92,8 @@ def test_nobody_but_the_api_server_may_ask_the_kubelet(node: RealNode) -> None:
     assert config["authentication"]["x509"] == {"clientCAFile": "/ca.crt"}
 
 
-def test_what_it_leaves_on_the_machine_bears_its_name(node: RealNode, tmp_path: Path) -> None:
-    other = RealNode(tmp_path / "other")
-    assert other.bridge != node.bridge
-    assert other.cgroup != node.cgroup
+def test_its_bridge_is_its_own(node: RealNode, tmp_path: Path) -> None:
+    assert RealNode(tmp_path / "other").bridge != node.bridge
     # Linux allows for fifteen.
     assert len(node.bridge) <= 15
     network = json.loads((node.folder / "cni" / "net.conflist").read_text())
@@ -115,6 +113,27 @@ def test_its_images_are_an_archive_of_one_layer(node: RealNode, machine: Path) -
         with tarfile.open(fileobj=io.BytesIO(packed.read())) as files:
             assert files.getmember("bin/busybox").mode == 0o755
             assert files.getmember("bin/cat").linkname == "busybox"
+
+
+def test_the_control_groups_of_its_containers_go_and_no_others(
+    node: RealNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cgroups = tmp_path / "cgroups"
+    monkeypatch.setattr(real_node, "_CGROUPS", cgroups)
+    for hierarchy in ("memory", "pids"):
+        for container in ("ours/below", "sandbox", *(["theirs"] if hierarchy == "pids" else [])):
+            (cgroups / hierarchy / "k8s.io" / container).mkdir(parents=True)
+    kept = node.folder / "containerd" / "io.containerd.grpc.v1.cri"
+    (kept / "containers" / "ours").mkdir(parents=True)
+    (kept / "sandboxes" / "sandbox").mkdir(parents=True)
+    assert len(node.remains()) == 4
+    node.clean()
+    assert sorted(path.name for path in cgroups.rglob("*")) == [
+        "k8s.io",
+        "memory",
+        "pids",
+        "theirs",
+    ]
 
 
 def test_nothing_remains_of_a_node_that_never_ran(node: RealNode) -> None:
