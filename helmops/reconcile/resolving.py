@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from helmops.decide.backoff import backoff
 from helmops.decide.quarantine import in_force, said_of
 from helmops.errors import (
-    ChartNotFound,
     ChartRefused,
     ExpressionError,
     Follows,
@@ -41,8 +41,8 @@ from helmops.model.declarations import (
 )
 from helmops.model.declared import DeclarationSet, Declared, SourceFile, template_of
 from helmops.model.documents import dotted
-from helmops.model.records import Quarantined, Record
 from helmops.model.post_rendering import PostRendering
+from helmops.model.records import Quarantined, Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.dependencies import not_ready
@@ -220,9 +220,8 @@ class Resolver:
             self._refuse_unsupported(declarations, release)
             _check_expressions(release)
             spec = self._with_chart(desired.spec, declarations, release)
-            chart, versions = await self._chart(
-                declarations, release, spec, desired.policy, deployed
-            )
+            limits = _Limits(deployed, desired.policy, quarantine)
+            chart, versions = await self._chart(declarations, release, spec, limits)
             values = composed(await self._values.layers(declarations, release))
             rendering = post_rendering_of(spec, helm_major=self._helm.major)
             self._tell_of_hooks(release, rendering)
@@ -379,7 +378,7 @@ class Resolver:
         if is_left_out and release.key not in self._told_of_hooks:
             self._told_of_hooks.add(release.key)
             log.warning(
-                "%s: helm %s gives post-renderers no hooks, so they stay as the chart renders them; "
+                "%s: helm %s gives post-renderers no hooks, so these stay as the chart has them; "
                 "`postRenderStrategy: nohooks` says that this is meant",
                 release.key,
                 self._helm.major,

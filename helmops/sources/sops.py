@@ -11,6 +11,7 @@ Exit statuses are those of sops 3.13.3: 128 where no key opens a file, 51 where 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -104,6 +105,12 @@ class Sops:
             while sum(map(len, self._kept.values())) > _KEPT_BYTES:
                 self._kept.popitem(last=False)
         return plain
+
+    async def decrypted(self, text: bytes, name: str) -> bytes:
+        """`decrypt` for coroutines. Raises DecryptionFailed."""
+        if not is_encrypted(text):
+            return text
+        return await asyncio.to_thread(self.decrypt, text, name)
 
     def _run(self, text: bytes, name: str, age_keys: Sequence[str], *, ignore_mac: bool) -> bytes:
         kind = _FORMATS.get(os.path.splitext(name)[1].lower(), "yaml")

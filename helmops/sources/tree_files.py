@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from helmops.errors import SourceInvalid
 from helmops.model.charts import Tree
+from helmops.model.globs import compiled, fixed_part
 
 #: Values larger than Helm could store in a release make no sense.
 _MAX_BYTES = 4 * 1024 * 1024
@@ -23,6 +25,12 @@ class TreeFiles:
     async def read(self, tree: Tree, path: str) -> bytes | None:
         """One file, at most 4 MiB, or None where there is none. Raises SourceInvalid."""
         return await asyncio.to_thread(_read, tree, path)
+
+    async def find(self, tree: Tree, pattern: str) -> tuple[str, ...]:
+        """Paths of the files that match a pattern, sorted. Links to directories are not followed.
+        Raises SourceInvalid.
+        """
+        return await asyncio.to_thread(_find, tree, pattern)
 
 
 def _read(tree: Tree, path: str) -> bytes | None:
@@ -45,6 +53,30 @@ def _read(tree: Tree, path: str) -> bytes | None:
         raise SourceInvalid(f"{path!r} is no path") from error
     except OSError as error:
         raise SourceInvalid(f"{path} in {tree.name} cannot be read: {error.strerror}") from error
+
+
+def _find(tree: Tree, pattern: str) -> tuple[str, ...]:
+    before, rest = fixed_part(posixpath.normpath(pattern))
+    if before == ".." or before.startswith(("../", "/")):
+        raise SourceInvalid(f"the path {pattern} leaves {tree.name}", next_step="name files in it")
+    wanted = compiled(rest)
+    top = os.path.join(os.path.realpath(tree.path), before)
+    found: list[str] = []
+    seen = 0
+    for directory, names, files in os.walk(top):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        seen += len(files)
+        if seen > _MAX_FILES:
+            raise SourceInvalid(
+                f"{pattern} in {tree.name} looks at more than {_MAX_FILES} files",
+                next_step="name the directory that the files are in",
+            )
+        below = os.path.relpath(directory, top)
+        for name in files:
+            path = name if below == "." else posixpath.join(below, name)
+            if wanted.fullmatch(path):
+                found.append(posixpath.join(before, path))
+    return tuple(sorted(found))
 
 
 def signature(paths: Sequence[str]) -> tuple[tuple[str, int, int], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from helmops.model.releases import DeclarationKey
-from helmops.reconcile.resolving import DeclaredSecrets
+from helmops.reconcile.secrets import DeclaredSecrets
 from helmops.service.logs import Redactor
 from tests.fakes.references import FakeReferences
 

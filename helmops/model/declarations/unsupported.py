@@ -72,14 +72,10 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
         {
             ("serviceAccountName",): spec.service_account_name,
             ("kubeConfig",): spec.kube_config,
-            ("commonMetadata",): spec.common_metadata
-            and (spec.common_metadata.labels or spec.common_metadata.annotations),
         }
     )
     if spec.chart_ref is not None and spec.chart_ref.kind == "ExternalArtifact":
         yield ("chartRef",), f"`{spec.chart_ref.kind}` is not acted on yet"
-    if any(step.kustomize for step in spec.post_renderers):
-        yield ("postRenderers",), "not acted on yet"
     if spec.chart is not None:
         yield from _of_chart(spec.chart.spec)
     release_namespace = spec.target_namespace or release.metadata.namespace
