@@ -11,7 +11,7 @@ from helmops.model.actions import Done
 from helmops.model.declarations import Defaults
 from helmops.model.declared import DeclarationSet
 from helmops.model.releases import DeclarationKey, ReleaseId
-from helmops.reconcile.resolving import texts_of
+from helmops.reconcile.secrets import texts_of
 from helmops.service import logs
 from helmops.service.engine import Engine
 from helmops.service.http_server import HttpServer, application
