@@ -9,6 +9,7 @@ from helmops.model.declarations import (
     GitRepository,
     HelmRelease,
     HelmRepository,
+    OCIRepository,
     Provider,
     ReleasePolicy,
     Secret,
@@ -52,6 +53,13 @@ def git_repository(**spec: Any) -> GitRepository:
     full = {"url": "https://git.example.com/apps.git", "interval": "1m", **spec}
     return GitRepository.model_validate(
         document("source.toolkit.fluxcd.io/v1", "GitRepository", "apps", full)
+    )
+
+
+def oci_repository(**spec: Any) -> OCIRepository:
+    full = {"url": "oci://registry.example.com/charts/app", "interval": "1m", **spec}
+    return OCIRepository.model_validate(
+        document("source.toolkit.fluxcd.io/v1", "OCIRepository", "app", full)
     )
 
 

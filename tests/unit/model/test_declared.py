@@ -70,13 +70,26 @@ def test_a_source_with_an_error_is_told_with_that_error() -> None:
     assert "HelmRepository apps/podinfo has an error" in str(raised.value)
 
 
-def test_a_directory_and_a_chart_reference_have_no_source() -> None:
+def test_a_directory_and_an_external_artifact_have_no_source() -> None:
     directory = "{chart: web, sourceRef: {kind: Directory, name: charts}}"
     declared = read(release(directory))
     assert declared.source_of(declared.releases[WEB]) is None
-    text = release(PODINFO, "chartRef: {kind: OCIRepository, name: a}")
+    text = release(PODINFO, "chartRef: {kind: ExternalArtifact, name: a}")
     declared = read(text.replace(f"  chart: {{spec: {PODINFO}}}\n", ""))
     assert declared.source_of(declared.releases[WEB]) is None
+
+
+def test_the_source_of_a_chart_reference_may_be_in_another_namespace() -> None:
+    text = release(PODINFO, "chartRef: {kind: OCIRepository, name: a, namespace: flux}")
+    text = text.replace(f"  chart: {{spec: {PODINFO}}}\n", "")
+    there = source("OCIRepository", "a", '{url: "oci://a/b", interval: 1m}')
+    declared = read(text, there.replace("namespace: apps", "namespace: flux"))
+    found = declared.source_of(declared.releases[WEB])
+    assert found is not None
+    assert (found.resource.kind, str(found.key)) == ("OCIRepository", "flux/a")
+    declared = read(text, there)
+    with pytest.raises(SourceMissing, match="OCIRepository flux/a is not declared"):
+        declared.source_of(declared.releases[WEB])
 
 
 def test_what_is_not_acted_on_is_named_for_release_source_policies_and_values() -> None:
@@ -86,7 +99,7 @@ def test_what_is_not_acted_on_is_named_for_release_source_policies_and_values() 
             "serviceAccountName: a",
             "valuesFrom: [{kind: GitRepository, name: env, path: a.yaml}]",
         ),
-        source("HelmRepository", "podinfo", '{url: "oci://a/b"}'),
+        source("HelmRepository", "podinfo", '{url: "oci://a/b", provider: aws}'),
         source("GitRepository", "env", '{url: "https://a", interval: 1m, ignore: "x"}'),
         "apiVersion: helmops.dev/v1alpha1\nkind: ReleasePolicy\n"
         "metadata: {name: p, namespace: apps}\nspec:\n  outOfBand: revert\n",
@@ -94,7 +107,7 @@ def test_what_is_not_acted_on_is_named_for_release_source_policies_and_values() 
     found = declared.unsupported(WEB)
     assert [(error.where, error.field) for error in found] == [
         ("0.yaml:7", "spec.serviceAccountName"),
-        ("1.yaml:4", "spec.url"),
+        ("1.yaml:4", "spec.provider"),
         ("2.yaml:4", "spec.ignore"),
     ]
     assert all(isinstance(error, NotSupported) for error in found)

@@ -11,6 +11,7 @@ from tests.unit.model.manifests import (
     document,
     git_repository,
     helm_repository,
+    oci_repository,
     policy,
     provider,
     release,
@@ -41,7 +42,7 @@ def places(resource: Resource) -> list[str]:
             "spec.chart.spec.sourceRef.kind",
         ),
         (
-            {"chart": None, "chartRef": {"kind": "OCIRepository", "name": "a"}},
+            {"chart": None, "chartRef": {"kind": "ExternalArtifact", "name": "a"}},
             "spec.chartRef",
         ),
     ],
@@ -84,8 +85,30 @@ def test_what_is_acted_on_or_without_effect_is_not_named(spec: dict[str, Any]) -
         (helm_repository(), []),
         (helm_repository(passCredentials=True, certSecretRef={"name": "a"}), []),
         (helm_repository(accessFrom={"namespaceSelectors": []}), []),
-        (helm_repository(url="oci://registry.example.com/charts"), ["spec.url"]),
-        (helm_repository(type="oci", url="oci://a/b"), ["spec.type", "spec.url"]),
+        (helm_repository(url="oci://registry.example.com/charts"), []),
+        (helm_repository(type="oci", url="oci://a/b", insecure=True), []),
+        (oci_repository(ref={"semver": "1.x", "semverFilter": "^1"}, insecure=True), []),
+        (oci_repository(proxySecretRef={"name": "a"}, certSecretRef={"name": "b"}), []),
+        (oci_repository(verify={"secretRef": {"name": "keys"}}), []),
+        (oci_repository(verify={"provider": "cosign"}), ["spec.verify"]),
+        (
+            oci_repository(verify={"provider": "notation", "secretRef": {"name": "a"}}),
+            ["spec.verify.provider"],
+        ),
+        (
+            oci_repository(
+                verify={
+                    "secretRef": {"name": "a"},
+                    "matchOIDCIdentity": [{"issuer": "a", "subject": "b"}],
+                    "trustedRootSecretRef": {"name": "b"},
+                }
+            ),
+            ["spec.verify.matchOIDCIdentity", "spec.verify.trustedRootSecretRef"],
+        ),
+        (oci_repository(provider="aws"), ["spec.provider"]),
+        (oci_repository(serviceAccountName="a"), ["spec.serviceAccountName"]),
+        (oci_repository(ignore="*.md"), ["spec.ignore"]),
+        (oci_repository(ignore="*.md", layerSelector={"operation": "copy"}), []),
         (helm_repository(provider="aws"), ["spec.provider"]),
         (git_repository(ref={"semver": "1.x"}, secretRef={"name": "a"}), []),
         (git_repository(verify={"secretRef": {"name": "a"}}), ["spec.verify"]),
@@ -141,7 +164,6 @@ def test_what_is_not_acted_on_in_a_helm_chart_is_named() -> None:
     ("kind", "spec"),
     [
         ("Bucket", {"bucketName": "a", "endpoint": "b", "interval": "1m"}),
-        ("OCIRepository", {"url": "oci://a/b", "interval": "1m"}),
     ],
 )
 def test_kinds_that_are_only_read_say_so(kind: str, spec: dict[str, Any]) -> None:
