@@ -7,11 +7,11 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from helmops.errors import DeclarationError
+from helmops.errors import DeclarationError, DecryptionFailed
 from helmops.model.declarations import (
     Alert,
     ConfigMap,
@@ -42,6 +42,7 @@ from helmops.model.declared import (
     unsupported_fields,
 )
 from helmops.model.documents import Document, Documents, read_documents
+from helmops.model.globs import compiled, has_wildcards
 from helmops.model.releases import DeclarationKey, ReleaseId
 
 __all__ = [
@@ -78,22 +79,31 @@ def read_declarations(
 def _read_files(files: Iterable[SourceFile]) -> list[tuple[SourceFile, Documents]]:
     """The documents of each file, once; values files hold none."""
     once = {file.location or file.path: file for file in files}
-    read = [
-        (file, Documents() if file.error else read_documents(file.path, file.text))
-        for file in once.values()
-    ]
+    read = [(file, _documents_of(file)) for file in once.values()]
     referenced = {
         posixpath.normpath(posixpath.join(posixpath.dirname(file.path), path))
         for file, documents in read
         for document in documents.documents
         for path in _referenced_files(document.data)
     }
+    patterns = [compiled(path) for path in referenced if has_wildcards(path)]
     return [
-        (file, Documents())
-        if not file.error and _holds_values(file.path, documents, referenced)
+        # Encrypted values concern nobody but the releases that they are of.
+        (replace(file, error=None), Documents())
+        if _is_readable(file) and _holds_values(file.path, documents, referenced, patterns)
         else (file, documents if file.text or file.error else _empty(file))
         for file, documents in read
     ]
+
+
+def _is_readable(file: SourceFile) -> bool:
+    """Whether there is text that tells what it is, encrypted or not."""
+    return file.error is None or isinstance(file.error, DecryptionFailed)
+
+
+def _documents_of(file: SourceFile) -> Documents:
+    # An encrypted file that nothing decrypts still names what it declares.
+    return read_documents(file.path, file.text) if _is_readable(file) else Documents()
 
 
 def _empty(file: SourceFile) -> Documents:
@@ -121,12 +131,17 @@ _VALUES_NAMES = ("values*.yaml", "values*.yml", "values*.json", "*.values.yaml",
 _KUSTOMIZE_NAMES = ("kustomization.yaml", "kustomization.yml")
 
 
-def _holds_values(path: str, documents: Documents, referenced: set[str]) -> bool:
+def _holds_values(
+    path: str, documents: Documents, referenced: set[str], patterns: Sequence[re.Pattern[str]]
+) -> bool:
     if any(is_declaration(document.data) for document in documents.documents):
         return False
     name = posixpath.basename(path)
-    return posixpath.normpath(path) in referenced or any(
-        fnmatch.fnmatchcase(name, pattern) for pattern in _VALUES_NAMES + _KUSTOMIZE_NAMES
+    normal = posixpath.normpath(path)
+    return (
+        normal in referenced
+        or any(pattern.fullmatch(normal) for pattern in patterns)
+        or any(fnmatch.fnmatchcase(name, pattern) for pattern in _VALUES_NAMES + _KUSTOMIZE_NAMES)
     )
 
 
@@ -169,7 +184,17 @@ class _Reading:
             # Names may be among what could not be read.
             self._is_complete = False
         for document in documents.documents:
-            self._take_document(document, file)
+            if isinstance(file.error, DecryptionFailed):
+                self._take_unreadable(document, file.error)
+            else:
+                self._take_document(document, file)
+
+    def _take_unreadable(self, document: Document, error: DeclarationError) -> None:
+        """Note what a document declares that cannot be read: nothing else is it."""
+        if is_declaration(document.data):
+            identity = identify(document, self._default_namespace)
+            if identity.model is not None and identity.name:
+                self._broken.setdefault((identity.kind, identity.key), error)
 
     def _say(self, error: DeclarationError, file: SourceFile) -> None:
         self._errors.append(error)

@@ -16,7 +16,7 @@ from helmops.model.declarations import GitRepositorySpec
 from helmops.model.declared import DeclarationSet, SourceFile
 from helmops.reconcile.ports import Clock, GitTrees
 from helmops.service.polling import Polls
-from helmops.sources.directory import DeclarationDirectory
+from helmops.sources.directory import Decrypt, DeclarationDirectory
 
 
 @dataclass(slots=True)
@@ -51,9 +51,11 @@ class Declarations:
         git: GitTrees,
         default_namespace: str,
         random: Callable[[], float],
+        decrypt: Decrypt | None = None,
     ) -> None:
         self._clock = clock
         self._git = git
+        self._decrypt = decrypt
         self._default_namespace = default_namespace
         self._places: list[_Place] = []
         self._polls: Polls[str] = Polls(clock=clock, random=random, cap=timedelta(minutes=2))
@@ -63,7 +65,8 @@ class Declarations:
         """A directory, or a single file."""
         identity = os.path.realpath(path)
         label = str(PurePosixPath(path))
-        self._places.append(_Place(label, identity, DeclarationDirectory(path, label=label)))
+        directory = DeclarationDirectory(path, label=label, decrypt=self._decrypt)
+        self._places.append(_Place(label, identity, directory))
 
     def add_git(
         self, repository: GitRepositorySpec, path: str, label: str, credentials: GitCredentials
@@ -146,7 +149,8 @@ class Declarations:
             return self._in_trouble(place, error.what, error.next_step)
         self._polls.succeeded(place.identity)
         path = os.path.join(tree.path, place.path) if place.path else tree.path
-        content = await asyncio.to_thread(DeclarationDirectory(path, label=place.label).read)
+        directory = DeclarationDirectory(path, label=place.label, decrypt=self._decrypt)
+        content = await asyncio.to_thread(directory.read)
         if content.vanished:
             return self._in_trouble(
                 place, f"{content.vanished} at {revision}", "nothing of it is taken for removed"

@@ -61,6 +61,7 @@ from helmops.sources.charts import ChartPackager
 from helmops.sources.git import GitMirrors, parse_git_filename
 from helmops.sources.helm_repository import HelmRepositories
 from helmops.sources.oci_artifacts import OciArtifacts
+from helmops.sources.sops import Sops
 from helmops.sources.tree_files import TreeFiles
 from helmops.store.journal import SqlJournal
 
@@ -153,6 +154,7 @@ class Installation:
                 context=settings.context or None,
                 apply_method=storage.apply_method,
                 secrets=secrets.seen,
+                kubectl=settings.kubectl,
             )
             await helm.prepare()
             records = SecretRecords(api, namespaces=settings.watch_namespaces, index=index)
@@ -166,7 +168,8 @@ class Installation:
                 tell_trouble(error)
             git = GitMirrors(settings.cache_dir / "git")
             stack.callback(git.close)
-            declarations = _declarations(settings, clock, git)
+            sops = Sops(settings.sops)
+            declarations = _declarations(settings, clock, git, sops)
             artifacts = ArtifactCache(settings.cache_dir / "charts")
             registries = OciArtifacts(http, settings.cache_dir, artifacts=artifacts)
             resolver = Resolver(
@@ -181,6 +184,7 @@ class Installation:
                 files=TreeFiles(),
                 references=secrets,
                 defaults=defaults,
+                decrypt=sops.decrypted,
                 location_of=declarations.location_of,
                 observe_only=observe_only,
             )
@@ -378,14 +382,20 @@ async def declared_only(settings: Settings) -> DeclarationSet:
         raise UsageError("there are no declarations", next_step="name them: -f DIR")
     git = GitMirrors(settings.cache_dir / "git")
     try:
-        return await _declarations(settings, SystemClock(), git).read()
+        return await _declarations(settings, SystemClock(), git, Sops(settings.sops)).read()
     finally:
         git.close()
 
 
-def _declarations(settings: Settings, clock: SystemClock, git: GitMirrors) -> Declarations:
+def _declarations(
+    settings: Settings, clock: SystemClock, git: GitMirrors, sops: Sops
+) -> Declarations:
     declarations = Declarations(
-        clock=clock, git=git, default_namespace=settings.namespace, random=random.random
+        clock=clock,
+        git=git,
+        default_namespace=settings.namespace,
+        random=random.random,
+        decrypt=sops.decrypt,
     )
     for filename in settings.filenames:
         if filename.startswith("git+"):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from helmops.errors import DeclarationError, ValuesReferenceMissing
+from helmops.errors import DeclarationError, DecryptionFailed, ValuesReferenceMissing
 from helmops.model.declaration_set import SourceFile
 from helmops.model.documents import MAX_SIZE
 
@@ -35,6 +35,9 @@ class DirectoryContent:
     files: tuple[SourceFile, ...] = ()
     vanished: str = ""
 
+
+#: Takes a text and its name, and gives the text without its encryption; raises DecryptionFailed.
+Decrypt = Callable[[bytes, str], bytes]
 
 #: What changes with a file's content: times, size, and the file itself.
 _Signature = tuple[int, int, int, int, int]
@@ -65,11 +68,16 @@ class DeclarationDirectory:
     """A directory of declarations, or a single file.
 
     `label` is what its files' paths begin with where people see them; the path as given otherwise.
-    Methods block for the time of a few system calls a file.
+    `decrypt` is for files that are encrypted; one that cannot be decrypted has an error, and its
+    text as it lies there. Methods block for the time of a few system calls a file, and of what
+    decrypts those that changed.
     """
 
-    def __init__(self, path: str, *, label: str | None = None) -> None:
+    def __init__(
+        self, path: str, *, label: str | None = None, decrypt: Decrypt | None = None
+    ) -> None:
         self._path = path
+        self._decrypt = decrypt
         self._label = path if label is None else label
         self._seen: dict[str, _Seen] = {}
         self._last: DirectoryContent | None = None
@@ -110,7 +118,7 @@ class DeclarationDirectory:
         if entry.error is not None:
             file = SourceFile(entry.shown, error=entry.error)
         else:
-            text, error = _read_text(entry.shown, entry.location)
+            text, error = _read_text(entry.shown, entry.location, self._decrypt)
             file = SourceFile(entry.shown, text, entry.location, root, error)
         if before is not None and _is_equal(file, before.file):
             # The same object, so that comparing contents is cheap, and finds errors equal.
@@ -228,7 +236,9 @@ def _is_equal(file: SourceFile, other: SourceFile) -> bool:
     ) and str(file.error) == str(other.error)
 
 
-def _read_text(shown: str, location: str) -> tuple[str, DeclarationError | None]:
+def _read_text(
+    shown: str, location: str, decrypt: Decrypt | None
+) -> tuple[str, DeclarationError | None]:
     try:
         with open(location, "rb") as stream:
             content = stream.read(MAX_SIZE + 1)
@@ -238,8 +248,14 @@ def _read_text(shown: str, location: str) -> tuple[str, DeclarationError | None]
         return "", DeclarationError(
             f"the file is larger than {MAX_SIZE // 1024 // 1024} MiB", where=shown
         )
+    refused: DeclarationError | None = None
+    if decrypt is not None:
+        try:
+            content = decrypt(content, shown)
+        except DecryptionFailed as error:
+            refused = error
     try:
-        return content.decode(), None
+        return content.decode(), refused
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return "", DeclarationError(
