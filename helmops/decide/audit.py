@@ -198,7 +198,7 @@ def _flaws(kept: list[KeptEntry], number: int, digest: str, anchor: Anchor | Non
     """What is wrong with the entries that are there, the last one first."""
     flaws: list[Finding] = []
     known: dict[int, str] = {}
-    for recent in _recent(anchor):
+    for recent in anchor.ledger.entries() if anchor is not None else ():
         known[recent.number - 1] = _previous_of(recent)
         known[recent.number] = recent.hash
     if number:
@@ -228,15 +228,6 @@ def _flaws(kept: list[KeptEntry], number: int, digest: str, anchor: Anchor | Non
             continue
         expected, after = "", 0
     return flaws
-
-
-def _recent(anchor: Anchor | None) -> tuple[KeptEntry, ...]:
-    if anchor is None:
-        return ()
-    try:
-        return anchor.ledger.entries()
-    except ValueError:
-        return ()
 
 
 def _own_flaw(entry: KeptEntry) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -126,8 +127,12 @@ class Ledger:
     recent: tuple[str, ...] = ()
 
     def entries(self) -> tuple[KeptEntry, ...]:
-        """The recent entries as the store keeps them. Raises ValueError where one is damaged."""
-        return tuple(KeptEntry.of(text) for text in self.recent)
+        """The recent entries as the store keeps them; what somebody damaged is left out."""
+        found = []
+        for text in self.recent:
+            with suppress(ValueError):
+                found.append(KeptEntry.of(text))
+        return tuple(found)
 
     @property
     def newest(self) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from typing import Any
 import pytest
 
 from helmops.model.events import Event, EventKind, Severity
+from helmops.model.ledger import Draft, EntryKind, KeptEntry, new_ledger
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.store.address import StateAddress
 from helmops.store.journal import SqlJournal
+from helmops.store.ledger import kept_entries
 from tests.fakes.journal import FakeJournal
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -245,3 +248,103 @@ async def test_a_withdrawn_release_is_gone_and_its_events_stay(journal: Journal)
 async def test_the_declaration_with_its_secret_values_is_not_kept(journal: Journal) -> None:
     await journal.publish(record(manifest={"spec": {"values": {"password": "hunter2-secret"}}}))
     assert "hunter2-secret" not in repr(await journal.releases())
+
+
+# The ledger
+
+
+def ledgered(count: int, key: DeclarationKey = WEB, version: str = "1") -> Record:
+    """A saved record with so many entries in its ledger."""
+    drafts = [
+        Draft(
+            EntryKind.ACTION,
+            NOON + timedelta(minutes=number),
+            key,
+            ReleaseId(key.namespace, f"{key.name}-release"),
+            "Tested",
+            f"number {number} with an ümlaut and a \0",
+        )
+        for number in range(1, count + 1)
+    ]
+    ledger = new_ledger(drafts[0])
+    for draft in drafts[1:]:
+        ledger = ledger.extended(draft)
+    return record(key, ledger=ledger, version=version)
+
+
+def kept(journal: Journal) -> list[KeptEntry]:
+    if isinstance(journal, FakeJournal):
+        return list(journal.ledger)
+    return list(kept_entries(journal.database.address))
+
+
+def numbers(journal: Journal) -> list[int]:
+    return [entry.number for entry in kept(journal)]
+
+
+async def test_entries_of_a_ledger_are_kept_as_they_were_written(journal: Journal) -> None:
+    written = ledgered(3)
+    await journal.publish(written)
+    assert written.ledger is not None
+    assert kept(journal) == list(written.ledger.entries())
+
+
+async def test_the_same_entries_written_again_are_there_once(journal: Journal) -> None:
+    await journal.publish(ledgered(3))
+    await journal.publish(ledgered(4))
+    await journal.chronicle([ledgered(4), ledgered(4)])
+    await journal.chronicle([ledgered(2)])
+    await journal.chronicle([])
+    assert numbers(journal) == [1, 2, 3, 4]
+
+
+async def test_what_two_writers_have_is_put_together(journal: Journal) -> None:
+    await journal.publish(ledgered(3))
+    await journal.chronicle([ledgered(17)])
+    await journal.chronicle([ledgered(40)])
+    # Of number 40's record the newest 16 are known, of 17's those from 2 on.
+    assert numbers(journal) == [*range(1, 18), *range(25, 41)]
+
+
+async def test_a_record_that_was_never_saved_has_no_entries(journal: Journal) -> None:
+    await journal.publish(ledgered(3, version=""))
+    await journal.chronicle([ledgered(3, version=""), record()])
+    assert numbers(journal) == []
+
+
+async def test_ledgers_of_several_releases_are_kept_apart(journal: Journal) -> None:
+    await journal.chronicle([ledgered(2), ledgered(3, API), ledgered(1, OTHER)])
+    found = kept(journal)
+    assert len({entry.chain for entry in found}) == 3
+    assert sorted((str(e.declaration), e.number) for e in found) == [
+        ("bank/web", 1),
+        *(("shop/api", number) for number in (1, 2, 3)),
+        *(("shop/web", number) for number in (1, 2)),
+    ]
+
+
+async def test_a_ledger_stays_when_its_release_is_withdrawn(journal: Journal) -> None:
+    await journal.publish(ledgered(3))
+    await journal.withdraw(WEB)
+    assert numbers(journal) == [1, 2, 3]
+
+
+async def test_an_entry_that_is_there_is_never_written_over(journal: Journal) -> None:
+    await journal.publish(ledgered(2))
+    other = ledgered(3)
+    assert other.ledger is not None
+    forged = replace(other.ledger, recent=(other.ledger.recent[0].replace("ümlaut", "u"),) * 3)
+    await journal.publish(other.evolve(ledger=forged))
+    assert kept(journal)[0] == ledgered(1).ledger.entries()[0]  # type: ignore[union-attr]
+
+
+async def test_a_damaged_entry_in_a_record_keeps_nothing_else_from_being_written(
+    journal: Journal,
+) -> None:
+    damaged = ledgered(3)
+    assert damaged.ledger is not None
+    recent = ("?", *damaged.ledger.recent[1:])
+    await journal.publish(damaged.evolve(ledger=replace(damaged.ledger, recent=recent)))
+    await journal.append([event()])
+    assert numbers(journal) == [2, 3]
+    assert await messages(journal) == ["done"]

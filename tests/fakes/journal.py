@@ -56,8 +56,7 @@ class FakeJournal:
     async def chronicle(self, records: Sequence[Record]) -> None:
         for record in records:
             if record.ledger is not None and record.version:
-                for text in record.ledger.recent:
-                    entry = KeptEntry.of(text)
+                for entry in record.ledger.entries():
                     self._ledger.setdefault((entry.chain, entry.number), entry)
         self._fail()
 
