@@ -137,7 +137,7 @@ class TreeFiles(Protocol):
 class Decrypt(Protocol):
     """Takes the encryption off a text."""
 
-    async def __call__(self, content: bytes, name: str) -> bytes:
+    async def __call__(self, content: bytes, name: str, /) -> bytes:
         """The very same object for a text that is not encrypted. `name` is what people call it.
         Raises DecryptionFailed.
         """

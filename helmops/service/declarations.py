@@ -16,7 +16,7 @@ from helmops.model.declarations import GitRepositorySpec
 from helmops.model.declared import DeclarationSet, SourceFile
 from helmops.reconcile.ports import Clock, GitTrees
 from helmops.service.polling import Polls
-from helmops.sources.directory import Decrypt, DeclarationDirectory
+from helmops.sources.directory import DeclarationDirectory, Decrypt
 
 
 @dataclass(slots=True)
