@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from helmops.checks.redaction import secrets_of
 from helmops.checks.runner import Outcome
 from helmops.errors import SourceError
 from helmops.http import Http, Response
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HttpCheck, HttpExpectation
 from helmops.model.json_path import JsonPath, equal
+from helmops.model.redaction import secrets_of
 from helmops.model.releases import ReleaseId
 
 _LOOKED_AT = 1024 * 1024

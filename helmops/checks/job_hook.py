@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from helmops.checks.diagnosis import diagnose
-from helmops.checks.redaction import last_part, redact, secrets_of
+from helmops.checks.output import last_part
 from helmops.checks.surroundings import Clock, Cluster, Object, Progress
 from helmops.errors import AccessDenied, ClusterError, ClusterUnreachable
 from helmops.health.fields import condition, dig, integer, is_true, items, text, told
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import RemediationHook, format_duration
 from helmops.model.hooks import HookResult
+from helmops.model.redaction import redact, secrets_of
 from helmops.model.releases import ReleaseId
 
 _BATCH = "batch/v1"

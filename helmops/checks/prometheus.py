@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
-from helmops.checks.redaction import redact, secrets_of
 from helmops.checks.runner import Outcome
 from helmops.errors import DeclarationError, ExpressionError, SourceError
 from helmops.http import Http, Response
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import PrometheusCheck, Threshold
 from helmops.model.expression import compile_expression
+from helmops.model.redaction import redact, secrets_of
 from helmops.model.releases import ReleaseId
 
 _LARGEST_ANSWER = 16 * 1024 * 1024

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from helmops.checks.redaction import last_part, redact, secrets_of
+from helmops.checks.output import last_part
 from helmops.errors import SourceError
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import RemediationHook, Webhook
 from helmops.model.hooks import HookResult
+from helmops.model.redaction import redact, secrets_of
 
 _PLACE = re.compile(r"\{(\w+)\}")
 _JSON_BEGINS = re.compile(r"\s*(?:\{\s*[\"}]|\[\s*(?:\{\s*[\"}]|[\"\]]))")

@@ -7,7 +7,6 @@ neither as they are nor in base64 or percent-encoded.
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import re
@@ -16,23 +15,18 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, TextIO
-from urllib.parse import quote, quote_plus
 
 import structlog
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from helmops.model.redaction import forms_of
 from helmops.model.releases import DeclarationKey
 
 LogFormat = Literal["text", "json"]
 
 #: What stands where a secret value was.
 HIDDEN = "[hidden]"
-
-#: A shorter secret is not looked for: it would be found in every other word.
-_SHORTEST = 4
-#: A line of a secret of several lines (a key, a file) counts by itself from this length on.
-_SHORTEST_LINE = 8
 
 #: Control characters, as a program's output may have them: they could move the cursor, forge
 #: another line or colour the rest of the terminal.
@@ -56,7 +50,7 @@ class Redactor:
 
     def add(self, *values: str) -> None:
         """Hide these values from now on."""
-        forms = {form for value in values for form in _forms(value)}
+        forms = {form for value in values for form in forms_of(value)}
         with self._lock:
             if forms <= self._forms:
                 return
@@ -228,25 +222,6 @@ def _has_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
         and not environment.get("NO_COLOR")
         and environment.get("TERM", "dumb") != "dumb"
     )
-
-
-def _forms(secret: str) -> Iterable[str]:
-    """A secret as it is, each of its lines, and how it looks encoded."""
-    parts = {secret, secret.strip()}
-    if "\n" in secret:
-        parts |= {
-            line.strip() for line in secret.splitlines() if len(line.strip()) >= _SHORTEST_LINE
-        }
-    for part in parts:
-        if len(part) < _SHORTEST:
-            continue
-        yield part
-        yield quote(part, safe="")
-        yield quote_plus(part)
-        yield repr(part)[1:-1]
-        encoded = base64.b64encode(part.encode("utf-8", "surrogateescape")).decode()
-        yield encoded
-        yield encoded.rstrip("=")
 
 
 def _readable(value: object) -> str:
