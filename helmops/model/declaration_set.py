@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from helmops.model.declarations import (
     Alert,
     ConfigMap,
     HelmRelease,
+    Kustomization,
     Provider,
     Receiver,
     ReleasePolicy,
@@ -33,6 +34,7 @@ from helmops.model.declarations.validation import (
     validate,
 )
 from helmops.model.declared import (
+    BuiltBy,
     DeclarationSet,
     Declared,
     KindKey,
@@ -46,6 +48,7 @@ from helmops.model.globs import compiled, has_wildcards
 from helmops.model.releases import DeclarationKey, ReleaseId
 
 __all__ = [
+    "BuiltDeclarations",
     "DeclarationSet",
     "Declared",
     "KindKey",
@@ -57,21 +60,43 @@ __all__ = [
 
 T = TypeVar("T")
 
+_FileReading = tuple[str, tuple[DeclarationKey, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltDeclarations:
+    """What kustomize made of directories, and what it could not.
+
+    `failed` are the Kustomizations of which nothing is known now: the releases that came out of
+    them before stay untouched. `suspended` ones were built, but nothing that vanished from them is
+    removed. With `hides_policies`, something that failed may hold policies.
+    """
+
+    files: tuple[tuple[SourceFile, Documents], ...] = ()
+    errors: tuple[DeclarationError, ...] = ()
+    failed: Mapping[DeclarationKey, DeclarationError] = field(default_factory=dict)
+    suspended: frozenset[DeclarationKey] = frozenset()
+    hides_policies: bool = False
+
 
 def read_declarations(
     files: Iterable[SourceFile],
     *,
     default_namespace: str = "default",
     previous: DeclarationSet | None = None,
+    built: BuiltDeclarations | None = None,
 ) -> DeclarationSet:
     """Read files to what they declare. Raises nothing: all errors are in the set.
 
     `previous` is what the same files said before. A policy that can no longer be read stays in
     force from there; without it, the releases that the policy may be for are `untouched`. So are
-    the releases of a file that can no longer be read.
+    the releases of a file that can no longer be read, and of a Kustomization that failed.
     """
-    reading = _Reading(default_namespace, previous)
+    built = built or BuiltDeclarations()
+    reading = _Reading(default_namespace, previous, built)
     for file, documents in _read_files(files):
+        reading.take(file, documents)
+    for file, documents in built.files:
         reading.take(file, documents)
     return reading.finish()
 
@@ -162,16 +187,22 @@ class _Found:
 class _Reading:
     """Collects what files hold, then sorts the good from the bad."""
 
-    def __init__(self, default_namespace: str, previous: DeclarationSet | None) -> None:
+    def __init__(
+        self, default_namespace: str, previous: DeclarationSet | None, built: BuiltDeclarations
+    ) -> None:
         self._default_namespace = default_namespace
         self._previous = previous
+        self._built = built
         self._found: list[_Found] = []
-        self._errors: list[DeclarationError] = []
-        self._first_error: dict[str, DeclarationError] = {}
-        self._broken: dict[KindKey, DeclarationError] = {}
+        self._errors: list[DeclarationError] = list(built.errors)
+        self._first_error: dict[_FileReading, DeclarationError] = {}
+        self._broken: dict[KindKey, DeclarationError] = {
+            ("Kustomization", key): error for key, error in built.failed.items()
+        }
         self._ignored: Counter[str] = Counter()
         self._half_read: list[SourceFile] = []
-        self._is_complete = True
+        self._kept_chains: dict[DeclarationKey, BuiltBy] = {}
+        self._is_complete = not built.failed and not built.errors
 
     def take(self, file: SourceFile, documents: Documents) -> None:
         """Take in one file."""
@@ -198,7 +229,7 @@ class _Reading:
 
     def _say(self, error: DeclarationError, file: SourceFile) -> None:
         self._errors.append(error)
-        self._first_error.setdefault(file.path, error)
+        self._first_error.setdefault(file.reading, error)
 
     def _take_document(self, document: Document, file: SourceFile) -> None:
         if not is_declaration(document.data):
@@ -247,6 +278,7 @@ class _Reading:
         policies = _of_kind(good, ReleasePolicy) | self._kept_policies()
         self._refuse_releases_of_bad_files(_of_kind(good, HelmRelease))
         self._refuse_releases_of_files_that_were_good()
+        self._refuse_releases_of_failed_kustomizations()
         self._refuse_hidden_policies(_of_kind(good, HelmRelease), policies)
         self._refuse_policy_conflicts(_of_kind(good, HelmRelease), policies)
         untouched = {
@@ -275,14 +307,24 @@ class _Reading:
             providers=MappingProxyType(_of_kind(good, Provider)),
             receivers=MappingProxyType(_of_kind(good, Receiver)),
             errors=tuple(sorted(self._errors, key=_place)),
-            bad_files=frozenset(self._first_error),
+            bad_files=frozenset(path for path, _ in self._first_error),
             untouched=MappingProxyType(untouched),
             broken=MappingProxyType(
                 {key: error for key, error in self._broken.items() if key[0] != "HelmRelease"}
             ),
+            kustomizations=MappingProxyType(_of_kind(good, Kustomization)),
+            built_by=MappingProxyType(self._chains()),
             complete=self._is_complete,
             ignored=MappingProxyType(dict(sorted(self._ignored.items()))),
         )
+
+    def _chains(self) -> dict[DeclarationKey, BuiltBy]:
+        chains = dict(self._kept_chains)
+        for one in self._found:
+            built_by = one.file.built_by
+            if one.identity.kind == "HelmRelease" and built_by is not None:
+                chains[one.identity.key] = built_by
+        return chains
 
     def _refuse(self, item: _Found | Declared[Resource], error: DeclarationError) -> None:
         """Mark one declaration as unusable, for a reason that is not its file's."""
@@ -354,7 +396,7 @@ class _Reading:
         self, releases: Mapping[DeclarationKey, Declared[HelmRelease]]
     ) -> None:
         for key, release in releases.items():
-            error = self._first_error.get(release.file.path)
+            error = self._first_error.get(release.file.reading)
             if error is not None:
                 # The error itself is told already.
                 self._broken.setdefault(("HelmRelease", key), error)
@@ -363,7 +405,7 @@ class _Reading:
         """Releases of before that cannot be seen now, because their file cannot be read."""
         if self._previous is None:
             return
-        errors = {file.path: self._first_error[file.path] for file in self._half_read}
+        errors = {file.path: self._first_error[file.reading] for file in self._half_read}
         found = {one.identity.key for one in self._found if one.identity.kind == "HelmRelease"}
         before = {key: release.file.path for key, release in self._previous.releases.items()}
         for key, error in self._previous.untouched.items():
@@ -373,17 +415,44 @@ class _Reading:
             if path in errors and key not in found:
                 self._broken.setdefault(("HelmRelease", key), errors[path])
 
+    def _refuse_releases_of_failed_kustomizations(self) -> None:
+        """Releases of before that came out of a Kustomization of which nothing is known now."""
+        if self._previous is None:
+            return
+        found = {one.identity.key for one in self._found if one.identity.kind == "HelmRelease"}
+        for key, built_by in self._previous.built_by.items():
+            if key in found:
+                continue
+            for outer in built_by.chain:
+                error = self._built.failed.get(outer)
+                if error is None and outer in self._built.suspended:
+                    error = DeclarationError(
+                        f"Kustomization {outer} is suspended: {key} stays as it is, though "
+                        "it is no longer in it",
+                        next_step="set spec.suspend to false",
+                    )
+                if error is not None:
+                    self._broken.setdefault(("HelmRelease", key), error)
+                    self._kept_chains[key] = built_by
+                    break
+
     def _kept_policies(self) -> dict[DeclarationKey, Declared[ReleasePolicy]]:
         """Policies of before that cannot be read now, but were not removed either."""
         if self._previous is None:
             return {}
         half_read = {file.path for file in self._half_read}
+        failed = self._built.failed.keys()
         found = {one.identity.key for one in self._found if one.identity.kind == "ReleasePolicy"}
         return {
             key: policy
             for key, policy in self._previous.policies.items()
             if ("ReleasePolicy", key) in self._broken
             or (policy.file.path in half_read and key not in found)
+            or (
+                policy.file.built_by is not None
+                and not failed.isdisjoint(policy.file.built_by.chain)
+                and key not in found
+            )
         }
 
     def _refuse_hidden_policies(
@@ -395,7 +464,7 @@ class _Reading:
         for found in self._found:
             if found.identity.kind != "ReleasePolicy" or found.identity.key in in_force:
                 continue
-            reason = self._broken.get(found.kind_key) or self._first_error[found.file.path]
+            reason = self._broken.get(found.kind_key) or self._first_error[found.file.reading]
             selector = _readable_selector(found.document.data)
             for key, release in releases.items():
                 labels = release.resource.metadata.labels
@@ -407,7 +476,15 @@ class _Reading:
         for file in self._half_read:
             if file.path not in known and "ReleasePolicy" in file.text:
                 for release in releases.values():
-                    self._refuse_for_policy(release, self._first_error[file.path])
+                    self._refuse_for_policy(release, self._first_error[file.reading])
+        if self._built.hides_policies and self._previous_has_no_built():
+            reason = next(iter((*self._built.failed.values(), *self._built.errors)))
+            for release in releases.values():
+                self._refuse_for_policy(release, reason)
+
+    def _previous_has_no_built(self) -> bool:
+        """Whether nothing is known of what was built before, as when helmops begins."""
+        return self._previous is None or not self._previous.kustomizations
 
     def _refuse_for_policy(self, release: Declared[HelmRelease], reason: DeclarationError) -> None:
         if ("HelmRelease", release.key) in self._broken:

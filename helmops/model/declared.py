@@ -27,6 +27,7 @@ from helmops.model.declarations import (
     CrossNamespaceRef,
     HelmChart,
     HelmRelease,
+    Kustomization,
     Provider,
     Receiver,
     ReleasePolicy,
@@ -38,6 +39,7 @@ from helmops.model.declarations import (
 from helmops.model.declarations.unsupported import unsupported_places
 from helmops.model.declarations.validation import with_namespace
 from helmops.model.documents import Document, Path, dotted
+from helmops.model.kustomization_order import FirstWait, first_waits
 from helmops.model.releases import DeclarationKey
 
 R = TypeVar("R", bound=Resource, covariant=True)
@@ -50,12 +52,24 @@ SECTIONS: Final = ("mode", "prune", "out_of_band", "upgrade", "verify", "remedia
 
 
 @dataclass(frozen=True, slots=True)
+class BuiltBy:
+    """The Flux Kustomizations that a declaration came out of, the outermost first; empty for a
+    directory that kustomize builds without one. `prune` is whether all of them say so.
+    """
+
+    chain: tuple[DeclarationKey, ...] = ()
+    prune: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """A file that may hold declarations.
 
-    `path` is what people are shown, unique among the files. `location` is where the file lies
-    (absolute), for references to files beside it, and `root` the directory that these must not
-    leave; both empty where there is no such place. `error` says why there is no text.
+    `path` is what people are shown, unique among the files that were built alike. `location` is
+    where the file lies (absolute), for references to files beside it, and `root` the directory that
+    these must not leave; both empty where there is no such place. `error` says why there is no
+    text. `built_by` is set for what kustomize made of the file, and `declared_in` then tells the
+    place that it belongs to from any other in the world.
     """
 
     path: str
@@ -63,6 +77,13 @@ class SourceFile:
     location: str = ""
     root: str = ""
     error: DeclarationError | None = None
+    built_by: BuiltBy | None = None
+    declared_in: str = ""
+
+    @property
+    def reading(self) -> tuple[str, tuple[DeclarationKey, ...]]:
+        """The file as it was read here: one file may be built by several Kustomizations."""
+        return self.path, self.built_by.chain if self.built_by else ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,12 @@ class DeclarationSet:
     complete: bool = True
     #: Whether this is only what a record remembers: without sources, values and policies.
     is_remembered: bool = False
+    #: Flux Kustomizations that were followed, or failed.
+    kustomizations: Mapping[DeclarationKey, Declared[Kustomization]] = field(
+        default_factory=_nothing
+    )
+    #: What each release came out of, where Kustomizations made it; untouched ones as well.
+    built_by: Mapping[DeclarationKey, BuiltBy] = field(default_factory=_nothing)
     #: How many documents of kinds that are not ours, by `kind (group)`.
     ignored: Mapping[str, int] = field(default_factory=_nothing)
 
@@ -217,7 +244,18 @@ class DeclarationSet:
         said: dict[str, Any] = {}
         for policy in self.policies_of(key):
             said |= sections_of(policy.resource.spec)
+        if not self.built_by.get(key, BuiltBy()).prune:
+            said["prune"] = False
         return ReleasePolicySpec(**said)
+
+    @cached_property
+    def first_waits(self) -> Mapping[DeclarationKey, FirstWait]:
+        """What releases wait for before they are installed first, because a Kustomization that they
+        came out of depends on others.
+        """
+        specs = {key: each.resource.spec for key, each in self.kustomizations.items()}
+        failed = frozenset(key for kind, key in self.broken if kind == "Kustomization")
+        return first_waits(specs, self.built_by, failed)
 
     def unsupported(self, key: DeclarationKey) -> tuple[NotSupported, ...]:
         """What is not acted on yet in a release, its sources and its policies. Raises nothing: a

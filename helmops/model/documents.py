@@ -8,7 +8,7 @@ bounds (size, depth, aliases of aliases) is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from json import JSONDecodeError
 from typing import Any, Final
@@ -16,7 +16,15 @@ from typing import Any, Final
 from helmops.errors import DeclarationError
 from helmops.model.nodes import Node, Path, TextError, YamlReader, dotted, json_roots
 
-__all__ = ["MAX_SIZE", "Document", "Documents", "Path", "dotted", "read_documents"]
+__all__ = [
+    "MAX_SIZE",
+    "Document",
+    "Documents",
+    "Path",
+    "dotted",
+    "read_documents",
+    "rebuilt_document",
+]
 
 #: Characters in one file.
 MAX_SIZE: Final = 4 * 1024 * 1024
@@ -32,7 +40,7 @@ class Document:
     data: Any = field(repr=False)
     file: str
     line: int
-    _root: Node = field(repr=False, compare=False)
+    _root: Node | Callable[[], Node] = field(repr=False, compare=False)
 
     @property
     def where(self) -> str:
@@ -41,7 +49,7 @@ class Document:
 
     def line_of(self, path: Path) -> int:
         """Line of the key or item at a path; of the nearest thing above where there is none."""
-        node, line = self._root, self.line
+        node, line = self._root if isinstance(self._root, Node) else self._root(), self.line
         for step in path:
             if isinstance(node.value, dict) and isinstance(step, str) and step in node.value:
                 entry = node.value[step]
@@ -96,6 +104,20 @@ def read_documents(file: str, text: str) -> Documents:
         reader.errors.append(unreadable.error)
         complete = False
     return Documents(tuple(documents), tuple(reader.errors), complete)
+
+
+def rebuilt_document(data: Any, file: str, line: int, text: Callable[[], str]) -> Document:
+    """A document that something else made of the one on `line` of a file: its own data, the other's
+    places. `text` gives the file's text, and is asked only when a place is wanted.
+    """
+
+    def root() -> Node:
+        for document in read_documents(file, text()).documents:
+            if document.line == line and isinstance(document._root, Node):
+                return document._root
+        return Node(line, None)
+
+    return Document(data, file, line, root)
 
 
 def _roots(reader: YamlReader, text: str) -> Iterator[Node]:
