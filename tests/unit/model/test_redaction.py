@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helmops.model.credentials import HttpCredentials
-from helmops.model.redaction import redact, redactor, secret_values, secrets_of
+from helmops.model.redaction import redact, redactor, secret_values, secrets_in_objects, secrets_of
 
 KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----"
 
