@@ -33,6 +33,10 @@ async def serve(settings: Settings) -> None:
         if engine is not None:
             engine.on_cluster_change(kind, release)
 
+    def on_live_change(release: ReleaseId, why: str) -> None:
+        if engine is not None:
+            engine.on_live_change(release, why)
+
     def on_done(key: DeclarationKey, done: Done) -> None:
         if engine is not None:
             engine.count_action(key, done)
@@ -44,6 +48,7 @@ async def serve(settings: Settings) -> None:
                 settings,
                 tell=_tell,
                 on_cluster_change=on_change,
+                on_live_change=on_live_change,
                 on_done=on_done,
                 hide=redactor.add,
             )
@@ -56,6 +61,7 @@ async def serve(settings: Settings) -> None:
             metrics=installation.metrics,
             defaults=Defaults(settings.defaults),
             concurrency=settings.concurrency,
+            liveness=installation.liveness,
             on_namespace=_namespace_seer(installation),
             on_secrets=lambda declared: _hide_secrets(redactor, declared),
             on_removed=installation.journal.withdraw,
