@@ -6,9 +6,11 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from helmops.cluster.api import Api
+from helmops.cluster.reference_watches import Reference, ReferenceIndex
 from helmops.errors import ClusterError, ObjectNotFound
 from helmops.model.releases import DeclarationKey, ReleaseId
 
@@ -20,24 +22,47 @@ RELEASE_NAMESPACE = "meta.helm.sh/release-namespace"
 _AT_ONCE = 8
 
 
-class ClusterReferences:
-    """The `References` port on one cluster; nothing is cached."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An object as it was read; `data` is None where there was none."""
 
-    def __init__(self, api: Api) -> None:
+    version: str
+    data: Mapping[str, bytes] | None = field(repr=False)
+
+
+class ClusterReferences:
+    """The `References` port on one cluster.
+
+    With an index that watches what is referred to, an object is read again only when it is another
+    version; without one nothing is kept.
+    """
+
+    def __init__(self, api: Api, index: ReferenceIndex | None = None) -> None:
         self._api = api
+        self._index = index
+        self._kept: dict[Reference, _Kept] = {}
 
     async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
-        """Its data and binaryData, or None where there is none."""
-        found = await self._api.get("v1", "ConfigMap", key.name, key.namespace)
-        if found is None:
-            return None
-        texts = {name: str(text).encode() for name, text in (found.get("data") or {}).items()}
-        return texts | _decoded(found.get("binaryData"), f"ConfigMap {key}")
+        """Its data and binaryData, or None where there is none. Raises ClusterError."""
+        return await self._data("ConfigMap", key)
 
     async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
-        """Its data, decoded, or None where there is none."""
-        found = await self._api.get("v1", "Secret", key.name, key.namespace)
-        return None if found is None else _decoded(found.get("data"), f"Secret {key}")
+        """Its data, decoded, or None where there is none. Raises ClusterError."""
+        return await self._data("Secret", key)
+
+    async def _data(self, kind: str, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        version = None if self._index is None else self._index.version(kind, key)
+        kept = self._kept.get((kind, key))
+        if kept is not None and kept.version == version:
+            return kept.data
+        found = await self._api.get("v1", kind, key.name, key.namespace)
+        if self._index is None:
+            return _content(kind, key, found)
+        version = str(found["metadata"]["resourceVersion"]) if found is not None else ""
+        self._index.note(kind, key, version)
+        kept = _Kept(version, _content(kind, key, found))
+        self._kept[kind, key] = kept
+        return kept.data
 
     async def owned_by_other(
         self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
@@ -78,6 +103,17 @@ class ClusterReferences:
             return ""
         place = f"{namespace}/{name}" if namespace else name
         return f"{kind} {place} belongs to release {owner}"
+
+
+def _content(
+    kind: str, key: DeclarationKey, found: Mapping[str, Any] | None
+) -> Mapping[str, bytes] | None:
+    if found is None:
+        return None
+    if kind == "Secret":
+        return _decoded(found.get("data"), f"Secret {key}")
+    texts = {name: str(text).encode() for name, text in (found.get("data") or {}).items()}
+    return texts | _decoded(found.get("binaryData"), f"ConfigMap {key}")
 
 
 def _flat(objects: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import posixpath
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -46,7 +46,14 @@ from helmops.service.polling import Polls
 from helmops.service.queue import ComeBack, WorkQueue
 from helmops.service.removal import is_removed, last_spec
 from helmops.service.scheduler import Scheduler
-from helmops.service.waking import changed_releases, dependents_of, references_of, users_of
+from helmops.service.waking import (
+    changed_releases,
+    dependents_of,
+    needs_in_cluster,
+    opened_with,
+    references_of,
+    users_of,
+)
 from helmops.sources.file_watch import FileWatch
 from helmops.sources.tree_files import signature
 
@@ -94,6 +101,7 @@ class Engine:
         liveness: Liveness | None = None,
         on_namespace: Callable[[str], None] = lambda _: None,
         on_secrets: Callable[[DeclarationSet], None] = lambda _: None,
+        on_needs: Callable[[Iterable[KindKey]], None] = lambda _: None,
         on_removed: Callable[[DeclarationKey], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
@@ -105,10 +113,12 @@ class Engine:
         self._liveness = liveness
         self._on_namespace = on_namespace
         self._on_secrets = on_secrets
+        self._on_needs = on_needs
         self._on_removed = on_removed
         self.declared = DeclarationSet()
         self._by_release: dict[ReleaseId, DeclarationKey] = {}
         self._dependents: dict[DeclarationKey, tuple[DeclarationKey, ...]] = {}
+        self._needing: Mapping[KindKey, tuple[DeclarationKey, ...]] = {}
         self._signatures: dict[DeclarationKey, tuple[tuple[str, int, int], ...]] = {}
         self._told_errors: set[str] = set()
         self._lacking: dict[str, str] = {
@@ -187,6 +197,14 @@ class Engine:
         if key is not None:
             self.passes.wake(key, f"its objects: {why}")
 
+    def on_reference_change(self, kind: str, key: DeclarationKey) -> None:
+        """A ConfigMap or Secret in the cluster is not as it was read."""
+        for source in opened_with(self.declared, key) if kind == "Secret" else ():
+            self._polls.forget(source)  # it may have failed for want of this
+            self.polling.wake(source, f"Secret {key} changed")
+        for release in self._needing.get((kind, key), ()):
+            self.passes.wake(release, f"{kind} {key} changed")
+
     # Declarations
 
     async def _load_records(self) -> None:
@@ -211,6 +229,8 @@ class Engine:
         for record in self._reconciler.known.values():
             self._by_release.setdefault(record.release, record.key)
         self._dependents = dict(dependents_of(declared))
+        self._needing = needs_in_cluster(declared)
+        self._on_needs(self._needing)
         self._tell_errors(declared)
         for release in declared.releases.values():
             self._on_namespace(release.resource.release_id.namespace)

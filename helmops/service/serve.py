@@ -37,6 +37,10 @@ async def serve(settings: Settings) -> None:
         if engine is not None:
             engine.on_live_change(release, why)
 
+    def on_reference_change(kind: str, key: DeclarationKey) -> None:
+        if engine is not None:
+            engine.on_reference_change(kind, key)
+
     def on_done(key: DeclarationKey, done: Done) -> None:
         if engine is not None:
             engine.count_action(key, done)
@@ -48,6 +52,7 @@ async def serve(settings: Settings) -> None:
                 settings,
                 tell=_tell,
                 on_cluster_change=on_change,
+                on_reference_change=on_reference_change,
                 on_live_change=on_live_change,
                 on_done=on_done,
                 hide=redactor.add,
@@ -64,6 +69,7 @@ async def serve(settings: Settings) -> None:
             liveness=installation.liveness,
             on_namespace=_namespace_seer(installation),
             on_secrets=lambda declared: _hide_secrets(redactor, declared),
+            on_needs=installation.follow_references,
             on_removed=installation.journal.withdraw,
         )
         installation.metrics.watch_journal(

@@ -82,6 +82,36 @@ def _all_references(declared: DeclarationSet, release: Declared[HelmRelease]) ->
             yield "Secret", key
 
 
+def needs_of(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:
+    """ConfigMaps and Secrets that a release needs: for its values, its sources and its checks."""
+    for kind, key in _all_references(declared, release):
+        if kind in ("ConfigMap", "Secret"):
+            yield kind, key
+    for policy in declared.policies_of(release.key):
+        for check in policy.resource.spec.verify.checks:
+            if check.secret_ref is not None:
+                yield "Secret", DeclarationKey(release.key.namespace, check.secret_ref.name)
+
+
+def needs_in_cluster(
+    declared: DeclarationSet,
+) -> Mapping[KindKey, tuple[DeclarationKey, ...]]:
+    """By ConfigMap and Secret that is not declared beside the releases: those that need it."""
+    needing: dict[KindKey, list[DeclarationKey]] = {}
+    beside = {("ConfigMap", key) for key in declared.config_maps}
+    beside |= {("Secret", key) for key in declared.secrets}
+    beside |= set(declared.broken)
+    for key, release in declared.releases.items():
+        for need in set(needs_of(declared, release)) - beside:
+            needing.setdefault(need, []).append(key)
+    return {need: tuple(keys) for need, keys in needing.items()}
+
+
+def opened_with(declared: DeclarationSet, secret: DeclarationKey) -> tuple[KindKey, ...]:
+    """The sources that a Secret opens."""
+    return tuple(source for source in declared.sources if secret in secrets_of(declared, source))
+
+
 def users_of(declared: DeclarationSet, source: KindKey) -> tuple[DeclarationKey, ...]:
     """The releases that use a source."""
     return tuple(

@@ -21,6 +21,7 @@ from helmops.cluster.api import Api
 from helmops.cluster.leases import ClusterLeases
 from helmops.cluster.object_watches import ObjectWatches
 from helmops.cluster.records import SecretRecords
+from helmops.cluster.reference_watches import ReferenceIndex
 from helmops.cluster.references import ClusterReferences
 from helmops.cluster.watches import SecretIndex
 from helmops.errors import HelmopsError, ObjectNotFound, StoreError, UsageError
@@ -37,7 +38,7 @@ from helmops.model.declarations import (
     ReleasePolicy,
     parse_duration,
 )
-from helmops.model.declared import DeclarationSet, Declared, SourceFile
+from helmops.model.declared import DeclarationSet, Declared, KindKey, SourceFile
 from helmops.model.documents import read_documents
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
@@ -91,6 +92,7 @@ class Installation:
     liveness: LiveReleases | None
     metrics: Metrics
     secrets: DeclaredSecrets
+    references: ReferenceIndex | None
     who: str = field(default_factory=identity.who)
 
     @classmethod
@@ -102,6 +104,7 @@ class Installation:
         read_only: bool = False,
         tell: Callable[[DeclarationKey, str], None] | None = None,
         on_cluster_change: Callable[[str, ReleaseId], None] | None = None,
+        on_reference_change: Callable[[str, DeclarationKey], None] | None = None,
         on_live_change: Callable[[ReleaseId, str], None] | None = None,
         on_done: Callable[[DeclarationKey, Done], None] | None = None,
         hide: Callable[..., None] = lambda *_: None,
@@ -145,7 +148,12 @@ class Installation:
                 )
                 looking = asyncio.create_task(liveness.run())
                 stack.push_async_callback(_cancelled, looking)
-            references = ClusterReferences(api)
+            followed = None
+            if on_reference_change is not None:
+                followed = ReferenceIndex(api, on_reference_change)
+                following = asyncio.create_task(followed.run())
+                stack.push_async_callback(_cancelled, following)
+            references = ClusterReferences(api, followed)
             secrets = DeclaredSecrets(references, hide)
             helm = HelmClient(
                 runtime_dir=settings.cache_dir / "helm",
@@ -232,6 +240,7 @@ class Installation:
                 liveness=liveness,
                 metrics=Metrics(),
                 secrets=secrets,
+                references=followed,
             )
 
     async def read_declarations(self) -> DeclarationSet:
@@ -244,6 +253,11 @@ class Installation:
         self.secrets.declarations = declared
         await self.reconciler.load()
         return declared
+
+    def follow_references(self, wanted: Iterable[KindKey]) -> None:
+        """Watch these ConfigMaps and Secrets, where anything is watched at all."""
+        if self.references is not None:
+            self.references.follow(wanted)
 
     async def refresh_sources(self, keys: Iterable[DeclarationKey]) -> None:
         """Ask the sources of these releases now. What fails is told by the passes."""
