@@ -31,6 +31,8 @@ IMAGE = "helmops.dev/busybox:1"
 #: API servers reach a kubelet by its node's name first, so this one is asked on loopback.
 NAME = "localhost"
 
+#: Where the node sees its folder.
+_SHORT = "/run/node"
 _PAUSE = "helmops.dev/pause:1"
 _CGROUPS = Path("/sys/fs/cgroup")
 _PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
@@ -53,16 +55,19 @@ set -eu
 # What kubelet and containerd keep in these stays inside the node.
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/log
-mkdir -p /run/containerd
-containerd --config "{folder}/containerd.toml" >>"{logs}/containerd.log" 2>&1 &
+mkdir -p /run/containerd {short}
+# Sockets have short paths, or none.
+mount --bind "{folder}" {short}
+cd {short}
+containerd --config containerd.toml >>"{logs}/containerd.log" 2>&1 &
 ctr="ctr --address /run/containerd/containerd.sock --namespace k8s.io"
 for _ in {{1..300}}; do
     $ctr version >/dev/null 2>&1 && break
     sleep 0.1
 done
-$ctr images import "{folder}/images.tar"
-"{kubelet}" --config="{folder}/kubelet.json" --kubeconfig="{kubeconfig}" \\
-    --hostname-override={name} --root-dir="{folder}/kubelet" --cert-dir="{folder}/kubelet/pki" &
+$ctr images import images.tar
+"{kubelet}" --config=kubelet.json --kubeconfig="{kubeconfig}" --hostname-override={name} \\
+    --root-dir={short}/kubelet --cert-dir={short}/kubelet/pki &
 wait -n
 """
 
@@ -143,6 +148,7 @@ class RealNode:
                 kubelet=kubelet,
                 kubeconfig=kubeconfig,
                 name=NAME,
+                short=_SHORT,
             ),
         }.items():
             path = self.folder / name
@@ -180,7 +186,7 @@ class RealNode:
     def _containerd(self, plugins: Path) -> str:
         return f"""\
 version = 2
-root = "{self.folder}/containerd"
+root = "{_SHORT}/containerd"
 state = "/run/containerd"
 disabled_plugins = [
   "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
@@ -203,7 +209,7 @@ runtime_type = "io.containerd.runc.v2"
 SystemdCgroup = false
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{plugins}"
-conf_dir = "{self.folder}/cni"
+conf_dir = "{_SHORT}/cni"
 """
 
     def _network(self) -> Mapping[str, Any]:
@@ -212,7 +218,7 @@ conf_dir = "{self.folder}/cni"
         ipam = {
             "type": "host-local",
             "ranges": [[{"subnet": f"10.{130 + second}.{third}.0/24"}]],
-            "dataDir": f"{self.folder}/networks",
+            "dataDir": f"{_SHORT}/networks",
         }
         bridge = {
             "type": "bridge",
@@ -247,8 +253,8 @@ conf_dir = "{self.folder}/cni"
             "makeIPTablesUtilChains": False,
             "oomScoreAdj": 0,
             "resolvConf": "",
-            "podLogsDir": f"{self.folder}/kubelet/logs",
-            "volumePluginDir": f"{self.folder}/kubelet/plugins",
+            "podLogsDir": f"{_SHORT}/kubelet/logs",
+            "volumePluginDir": f"{_SHORT}/kubelet/plugins",
             # Nothing can be pulled again.
             "imageGCHighThresholdPercent": 100,
             "nodeStatusUpdateFrequency": "5s",
