@@ -42,6 +42,7 @@ test: programs ## every test but the slow ones
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
 
 test-long: programs ## the tests that take minutes, and many more examples of what must always hold
+	@$(BIN)/python -m devcluster programs --real-node
 	@$(BIN)/python -m pytest -m slow $(PYTEST)
 	@PROPERTY_EXAMPLES=5000 $(BIN)/python -m pytest -n 2 tests/property $(PYTEST)
 
