@@ -210,8 +210,11 @@ def _of_handled(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
 def _of_interruption(old: Record, new: Record, write: _Writer) -> Iterable[Draft]:
     """The note of an action whose end nobody saw was replaced by what storage says of it."""
     note = old.in_flight
-    if note is None or new.in_flight == note or write.said.step is not None:
+    if note is None or new.in_flight == note:
         return
+    step = write.said.step
+    if step is not None and type(step.action).__name__.lower() == note.action:
+        return  # seen to end
     made = _made(old, new)
     found = f"revision {made.revision} is {made.status.value}" if made else "it left no revision"
     yield write(

@@ -413,6 +413,7 @@ def test_an_action_that_was_seen_to_end_is_not_told_twice() -> None:
     old = record(in_flight=in_flight())
     new = old.evolve(in_flight=None)
     assert told(old, new, said(Upgrade(TARGET))) == [("action", "Tested")]
+    assert told(old, new, said(Unlock(2))) == [("interrupted", "Interrupted"), ("action", "Tested")]
 
 
 # The chain
