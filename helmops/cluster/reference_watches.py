@@ -135,7 +135,7 @@ class ReferenceIndex:
             except AccessDenied as error:
                 if not was_denied:
                     log.warning(
-                        "not allowed to watch %ss in %s: what changes there is seen at the interval",
+                        "not allowed to watch %ss in %s: changes are seen at the interval only",
                         scope.kind,
                         scope.namespace,
                         extra={"action": "watch", "error": str(error)},

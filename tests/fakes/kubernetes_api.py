@@ -347,18 +347,25 @@ def _matcher(query: dict[str, str]) -> Callable[[Object], bool]:
     def matches(item: Object) -> bool:
         found = item["metadata"].get("labels") or {}
         for term in re.split(r",(?![^(]*\))", labels) if labels else ():
-            name, _, values = term.partition(" in ")
-            if values:
-                if found.get(name) not in values.strip("()").split(","):
+            name, how, values = re.match(r"([^ =]+)(?: (in|notin) \((.*)\))?", term).groups()  # type: ignore[union-attr]
+            if how:
+                if (found.get(name) in values.split(",")) is not (how == "in"):
                     return False
             elif found.get(term.partition("=")[0]) != term.partition("=")[2]:
                 return False
         return all(
-            str(item.get(term.partition("=")[0])) == term.partition("=")[2]
+            _field(item, term.partition("=")[0]) == term.partition("=")[2]
             for term in (fields.split(",") if fields else ())
         )
 
     return matches
+
+
+def _field(item: Object, path: str) -> str:
+    value: Any = item
+    for name in path.split("."):
+        value = (value or {}).get(name)
+    return str(value)
 
 
 def _merged(item: Any, patch: Any) -> Any:
