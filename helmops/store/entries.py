@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from helmops.model.events import Event
+from helmops.model.evidence import Evidence
 from helmops.model.releases import DeclarationKey, ReleaseId
 
 
@@ -29,8 +30,19 @@ class PublishedRelease:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredEvidence:
+    """What a failure left behind, and its number among the evidence of its release, from 1."""
+
+    number: int
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
-    """Events older than `age`, and all but the newest `rows`, are thrown away."""
+    """Events older than `age`, and all but the newest `rows`, are thrown away. So is evidence of
+    that age, and all but the newest `evidence` of a release; the very newest of it is kept.
+    """
 
     age: timedelta = timedelta(days=90)
     rows: int = 100_000
+    evidence: int = 20

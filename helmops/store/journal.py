@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -17,18 +18,20 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from helmops.errors import StoreError
 from helmops.model.events import Event, EventKind, Severity
+from helmops.model.evidence import Evidence
 from helmops.model.ledger import RECENT_ENTRIES, KeptEntry, Ledger
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.store import tables
 from helmops.store.address import StateAddress
 from helmops.store.database import Database
-from helmops.store.entries import PublishedRelease, Retention, StoredEvent
+from helmops.store.entries import PublishedRelease, Retention, StoredEvent, StoredEvidence
 
 _T = TypeVar("_T")
 
@@ -138,6 +141,30 @@ class SqlJournal:
             has_entries = [self._take_entries(record) for record in records]
         if any(has_entries):
             await self._write()
+
+    async def keep_evidence(self, key: DeclarationKey, evidence: Evidence) -> int:
+        """Keep what a failure left behind; returns its number, from 1 for each release. It is
+        written at once, or not at all: it is too large to wait in memory.
+        """
+        return await self._in_thread(self._write_evidence, key, evidence)
+
+    async def evidence(self, key: DeclarationKey, number: int = 0) -> StoredEvidence | None:
+        """The evidence of that number of a release, the newest for 0; None where there is none."""
+        table = tables.evidence
+        query = _chosen(select(table.c.number, table.c.content), key, None)
+        if number:
+            query = query.where(table.c.number == number)
+        rows = await self._in_thread(self._read, query.order_by(table.c.number.desc()).limit(1))
+        if not rows:
+            return None
+        try:
+            return StoredEvidence(rows[0].number, Evidence.from_json(rows[0].content))
+        except ValueError as error:
+            raise StoreError(
+                f"evidence {rows[0].number} of {key} is damaged",
+                where=self.database.address.shown,
+                next_step="put the state database back from a backup, or do without it",
+            ) from error
 
     async def withdraw(self, key: DeclarationKey) -> None:
         """Forget the state of a release that is no more. Its events and its ledger stay."""
@@ -326,6 +353,30 @@ class SqlJournal:
         rows = [row for row in states.values() if row is not None]
         if rows:
             connection.execute(insert(table), rows)
+
+    def _write_evidence(self, key: DeclarationKey, evidence: Evidence) -> int:
+        table = tables.evidence
+        content = json.dumps(_clean(msgspec.to_builtins(evidence.within())), ensure_ascii=False)
+        of_release = (table.c.namespace == key.namespace) & (table.c.name == key.name)
+        with self.database.writing() as connection:
+            newest = connection.execute(select(func.max(table.c.number)).where(of_release)).scalar()
+            number = (newest or 0) + 1
+            row = {
+                "namespace": key.namespace,
+                "name": key.name,
+                "number": number,
+                "at": evidence.at,
+                "revision": evidence.revision,
+                "size": len(content.encode()),
+                "content": content,
+            }
+            connection.execute(insert(table), row)
+            is_old = table.c.at < self._now() - self._retention.age
+            is_surplus = table.c.number <= number - self._retention.evidence
+            connection.execute(
+                delete(table).where(of_release, table.c.number != number, is_old | is_surplus)
+            )
+        return number
 
     def _write_entries(self, connection: Connection, texts: dict[tuple[str, int], str]) -> None:
         """Add these entries of ledgers where they are not there yet; none is ever written over."""

@@ -92,3 +92,17 @@ ledger = Table(
     Index(None, "namespace", "name", "chain"),
     Index(None, "at"),
 )
+
+#: Numbers count from 1 for each release, and the newest is never thrown away, so that none is used
+#: again.
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("namespace", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),
+)

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from helmops.model.events import Event, EventKind, Severity
+from helmops.model.evidence import Evidence, EvidenceKind, EvidenceSection
 from helmops.model.ledger import Draft, EntryKind, KeptEntry, new_ledger
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
@@ -348,3 +349,27 @@ async def test_a_damaged_entry_in_a_record_keeps_nothing_else_from_being_written
     await journal.append([event()])
     assert numbers(journal) == [2, 3]
     assert await messages(journal) == ["done"]
+
+
+# Evidence
+
+
+def found(summary: str, **more: Any) -> Evidence:
+    sections = (EvidenceSection(EvidenceKind.LOG, "pod web, container main", "panic: ümlaut \0"),)
+    release = ReleaseId("shop", "web-release")
+    return Evidence(release, 7, NOON, summary, **{"sections": sections, **more})
+
+
+async def test_evidence_is_numbered_for_each_release_and_comes_back_whole(journal: Journal) -> None:
+    first, second = found("one"), found("two", missing=("events: not allowed",))
+    assert await journal.keep_evidence(WEB, first) == 1
+    assert await journal.keep_evidence(API, first) == 1
+    assert await journal.keep_evidence(WEB, second) == 2
+    stored = await journal.evidence(WEB, 2)
+    assert stored is not None
+    assert (stored.number, stored.evidence.summary) == (2, "two")
+    assert stored.evidence.missing == second.missing
+    assert stored.evidence.sections[0].text.startswith("panic: ümlaut")
+    assert await journal.evidence(WEB) == stored
+    assert await journal.evidence(WEB, 3) is None
+    assert await journal.evidence(OTHER) is None

@@ -8,10 +8,11 @@ from datetime import datetime
 
 from helmops.errors import StoreError
 from helmops.model.events import Event
+from helmops.model.evidence import Evidence
 from helmops.model.ledger import KeptEntry
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey
-from helmops.store.entries import PublishedRelease, StoredEvent
+from helmops.store.entries import PublishedRelease, StoredEvent, StoredEvidence
 
 
 class FakeJournal:
@@ -27,6 +28,7 @@ class FakeJournal:
         self._stored: list[StoredEvent] = []
         self._published: dict[DeclarationKey, PublishedRelease] = {}
         self._ledger: dict[tuple[str, int], KeptEntry] = {}
+        self._evidence: dict[DeclarationKey, list[Evidence]] = {}
 
     @property
     def told(self) -> list[Event]:
@@ -64,6 +66,19 @@ class FakeJournal:
     def ledger(self) -> tuple[KeptEntry, ...]:
         """All entries of all ledgers, chain by chain."""
         return tuple(self._ledger[place] for place in sorted(self._ledger))
+
+    async def keep_evidence(self, key: DeclarationKey, evidence: Evidence) -> int:
+        self._fail()
+        found = self._evidence.setdefault(key, [])
+        found.append(evidence)
+        return len(found)
+
+    async def evidence(self, key: DeclarationKey, number: int = 0) -> StoredEvidence | None:
+        found = self._evidence.get(key, [])
+        number = number or len(found)
+        if not 0 < number <= len(found):
+            return None
+        return StoredEvidence(number, found[number - 1])
 
     async def withdraw(self, key: DeclarationKey) -> None:
         self._published.pop(key, None)

@@ -7,4 +7,4 @@ A new one: change `tables.py`, write `versions/vNNNN_what_it_does.py` after the 
 
 #: Every revision of the schema, oldest first. Kept here as well so that a database that is up to
 #: date is recognised without importing Alembic.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +13,7 @@ import pytest
 
 from helmops.errors import StoreError
 from helmops.model.events import Event, EventKind, Severity
+from helmops.model.evidence import LARGEST_EVIDENCE, Evidence, EvidenceKind, EvidenceSection
 from helmops.model.records import Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.store.address import StateAddress
@@ -278,3 +281,56 @@ async def test_thousands_of_releases_are_written_again_in_one_go(
     remove(path)
     await journal.append([event()])
     assert len(await journal.releases()) == 1500
+
+
+# Evidence
+
+
+def evidence(summary: str = "", at: datetime = NOON) -> Evidence:
+    section = EvidenceSection(EvidenceKind.LOG, "pod web", "x" * LARGEST_EVIDENCE)
+    return Evidence(ReleaseId("shop", "web"), 1, at, summary, (section,))
+
+
+async def test_evidence_is_bounded_whoever_made_it(journal: SqlJournal) -> None:
+    await journal.keep_evidence(WEB, evidence())
+    stored = await journal.evidence(WEB)
+    assert stored is not None
+    assert stored.evidence.sections[0].cut
+    assert stored.evidence.size <= LARGEST_EVIDENCE
+
+
+async def test_old_evidence_gives_way_and_its_number_is_not_used_again(path: Path) -> None:
+    keeping = Retention(timedelta(days=1), evidence=2)
+    journal = SqlJournal(StateAddress.of_file(path), now=lambda: NOON, retention=keeping)
+    await journal.open()
+    for _ in range(4):
+        await journal.keep_evidence(WEB, evidence())
+    assert [await journal.evidence(WEB, number) is None for number in (1, 2, 3, 4)] == [
+        *(True, True, False, False)
+    ]
+    long_ago = evidence("long ago", NOON - timedelta(days=2))
+    assert await journal.keep_evidence(WEB, long_ago) == 5
+    assert await journal.evidence(WEB, 5) is not None
+    assert await journal.keep_evidence(WEB, evidence()) == 6
+    assert await journal.evidence(WEB, 5) is None
+    await journal.close()
+
+
+async def test_evidence_that_cannot_be_written_is_an_error_at_once(
+    journal: SqlJournal, path: Path
+) -> None:
+    block(path)
+    with pytest.raises(StoreError):
+        await journal.keep_evidence(WEB, evidence())
+    assert journal.backlog == 0
+    unblock(path)
+    assert await journal.keep_evidence(WEB, evidence()) == 1
+
+
+async def test_damaged_evidence_is_said(journal: SqlJournal, path: Path) -> None:
+    await journal.keep_evidence(WEB, evidence())
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE evidence SET content = '{'")
+        other.commit()
+    with pytest.raises(StoreError, match="evidence 1 of shop/web is damaged"):
+        await journal.evidence(WEB)
