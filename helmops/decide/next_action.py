@@ -379,7 +379,7 @@ def _absent(
         later = _try_again_later(found, desired, record, now)
         if later is not None:
             return later
-    gate = _gate(found, desired, now, is_forced=bool(request.force))
+    gate = _gate(found, desired, now, is_forced=_is_again(request))
     if gate is not None:
         return gate
     target = desired.target
@@ -527,7 +527,9 @@ def _failed(
         has_failed = record.failures > 0 or _failure_count(record) > 0
         if _ran(done, Install, Upgrade) or (now < at and has_failed):
             return RetryAfter(max(at, now), found.state, found.why, _failure_reason(record))
-        return _try_upgrade(found, desired, observed, record, done, now, "another try")
+        return _try_upgrade(
+            found, desired, observed, record, done, now, "another try", is_forced=_is_again(request)
+        )
 
     # Nothing counts against the target as it is now: it changed since, or the attempt was broken
     # off before it could fail.
@@ -537,7 +539,9 @@ def _failed(
             return later
         if _ran(done, Install, Upgrade):
             return _come_back(found, desired, now)
-        return _try_upgrade(found, desired, observed, record, done, now, found.why)
+        return _try_upgrade(
+            found, desired, observed, record, done, now, found.why, is_forced=_is_again(request)
+        )
 
     if is_install:
         retries = desired.spec.install.remediation.retries
@@ -748,13 +752,32 @@ def _out_of_sync(
         and desired.spec.upgrade.strategy.name == "RetryOnFailure"
     )
     if count and not retries_forever and _is_exhausted(remediation.retries, count):
+        if _is_newly_quarantined(desired, record):
+            # Another version may be in range: resolve once more.
+            return _come_back(found, desired, now)
         return _exhausted(found, record, "upgrade")
     if _ran(done, Upgrade, Rollback, Uninstall):
         return _try_again_later(found, desired, record, now) or _come_back(found, desired, now)
     later = _try_again_later(found, desired, record, now)
     if later is not None:
         return later
-    return _try_upgrade(found, desired, observed, record, done, now, found.why)
+    return _try_upgrade(
+        found, desired, observed, record, done, now, found.why, is_forced=_is_again(request)
+    )
+
+
+def _is_again(request: Request) -> bool:
+    """Whether somebody asked for another try at what failed."""
+    return bool(request.force or request.reset)
+
+
+def _is_newly_quarantined(desired: Desired, record: Record) -> bool:
+    """Whether the target went into quarantine after it was chosen."""
+    target = desired.target
+    if not isinstance(target, Target) or target.quarantined:
+        return False
+    chart = target.chart
+    return any(q.means(chart.name, chart.version, chart.digest) for q in record.quarantine)
 
 
 def _try_upgrade(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
-from helmops.decide.quarantine import quarantined_after_failure, without_past
+from helmops.decide.quarantine import lift, quarantined_after_failure, without_past
 from helmops.model.actions import (
     Action,
     Adopt,
@@ -143,7 +143,8 @@ def note_request(record: Record, request: Request) -> tuple[Record, Request]:
     reset = request.reset if request.reset != handled.reset else ""
     noted = record
     if reset:
-        noted = without_failures(noted)
+        # Who asks for another try means the version that failed, too.
+        noted = lift(without_failures(noted))
     handled = replace(
         handled,
         reconcile=request.reconcile or handled.reconcile,
@@ -201,13 +202,14 @@ def intend(
                 post_render_digest=target.post_render_digest,
                 holder=holder,
             )
-        case Rollback(digest=digest, is_remediation=is_remediation):
+        case Rollback(to=to, digest=digest, is_remediation=is_remediation):
             note = InFlight(
                 "rollback",
                 base,
                 now,
                 post_render_digest=_post_rendered(record, digest),
                 target_digest=digest,
+                target_revision=to,
                 by_hand=not is_remediation,
                 holder=holder,
             )
@@ -438,7 +440,7 @@ def _rolled_back(
             message=outcome.message or f"rolled back to revision {action.to}",
             post_render_digest=_post_rendered(record, action.digest),
         )
-        history = (snapshot, *history)
+        history = (replace(snapshot, restores=action.to), *history)
     # Where a person's wish left no trace, everything is as it was: nothing counts, nothing holds.
     counts = not outcome.succeeded and (stored or action.is_remediation)
     changed = record.evolve(

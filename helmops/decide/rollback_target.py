@@ -38,9 +38,10 @@ def to_put_back(observed: Observation, record: Record) -> KeptCopy | None:
 
 
 def earlier_target(observed: Observation, record: Record) -> Revision | None:
-    """Where a person goes who asks to go back: to the newest proven revision of other content before
-    the place in history that runs now. A rollback goes to the place that it restored, so that
-    asking twice goes back twice. None where nothing proven is left there.
+    """Where a person goes who asks to go back: to the newest proven revision of other content
+    before the place in history that runs now. None where nothing proven is left there.
+
+    A rollback goes to the place that it restored, so that asking twice goes back twice.
     """
     head = observed.head
     if head is None:

@@ -409,7 +409,7 @@ class Resolver:
         if isinstance(source.resource, OCIRepository):
             return await self._chart_of_artifact(source, limits)
         if isinstance(source.resource, GitRepository):
-            tree = await self._trees.of_git(source)
+            tree = await self._trees.of_git(declarations, source)
             fetch = self._dependencies_of(declarations, source.key.namespace)
             return await self._built(tree, spec, deployed, source.resource.kind, fetch), None
         raise NotSupported(

@@ -7,12 +7,13 @@ The rules, in their order (`IndexFile.Get` of Helm 4.3.1, source-controller 1.9)
    created last; what an index says nothing of is older than all it dates.
 4. Entries that are no version are passed over, and counted here.
 
-Then `upgrade.allow` keeps back what is too far above the version that is deployed.
+Then `upgrade.allow` keeps back what is too far above the version that is deployed, and quarantine
+what failed before, as long as there is another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -55,7 +56,8 @@ class Choice:
 
     `candidates` are all that the version asked for lets in, newest first, whether held back or
     not. `unreadable` counts entries of the index that are no version. Whether a downgrade may
-    happen is decided elsewhere.
+    happen is decided elsewhere. `barred` is why the selected one is barred itself, there being no
+    other; else empty.
     """
 
     selected: ChartVersion
@@ -64,6 +66,7 @@ class Choice:
     candidates: tuple[ChartVersion, ...] = ()
     is_downgrade: bool = False
     unreadable: int = 0
+    barred: str = ""
 
     @property
     def is_deprecated(self) -> bool:
@@ -90,12 +93,14 @@ def choose(
     *,
     deployed: str = "",
     allow: UpgradeAllow | str | None = None,
+    bar: Callable[[ChartVersion], str] = lambda _: "",
     where: str = "",
 ) -> Choice:
     """Choose a version of a chart among all entries of its index.
 
     `wanted` is a version or a range, empty for any. `deployed` is the version that runs now, empty
-    for none; `allow` (`patch`, `minor`, `major`, None for no limit) counts from it. `where` names
+    for none; `allow` (`patch`, `minor`, `major`, None for no limit) counts from it. `bar` says why
+    a version is not to be chosen while there is another, empty for all that may be. `where` names
     the source in errors.
 
     Raises ChartNotFound when there is no entry, NoVersionInRange when none fits or all that fit
@@ -121,6 +126,14 @@ def choose(
             for e in fitting
             if not limit.permits(current, e.version)
         )
+    permitted = [e for e in fitting if not held_back or e.chart.version not in _versions(held_back)]
+    barred = chosen and bar(chosen.chart)
+    if chosen is not None and barred:
+        free = next((e for e in permitted if not bar(e.chart)), None)
+        if free is not None:
+            newer = permitted[: permitted.index(free)]
+            held_back += tuple(HeldBack(e.chart.version, bar(e.chart)) for e in newer)
+            chosen, barred = free, ""
     if chosen is None:
         raise NoVersionInRange(
             f"every version of {versions[0].name} in {str(constraint)!r} is held back: "
@@ -135,7 +148,12 @@ def choose(
         candidates=tuple(entry.chart for entry in fitting),
         is_downgrade=current is not None and chosen.version < current,
         unreadable=len(versions) - len(entries),
+        barred=barred or "",
     )
+
+
+def _versions(held_back: tuple[HeldBack, ...]) -> frozenset[str]:
+    return frozenset(held.version for held in held_back)
 
 
 def _sorted_entries(versions: Sequence[ChartVersion]) -> list[_Entry]:

@@ -48,6 +48,7 @@ class ChartFacts:
     deprecated: bool = False
     is_library: bool = False
     dependencies: tuple[Mapping[str, Any], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def inspect_archive(path: Path, where: str, limits: ArchiveLimits) -> ChartFacts:
@@ -86,6 +87,7 @@ def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
     except VersionError as error:
         raise _refused(f"its Chart.yaml's version: {error.what}", where) from None
     dependencies = chart.get("dependencies")
+    annotations = chart.get("annotations")
     return ChartFacts(
         name=name,
         version=version,
@@ -94,6 +96,9 @@ def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
         is_library=chart.get("type") == "library",
         dependencies=tuple(one for one in dependencies if isinstance(one, Mapping))
         if isinstance(dependencies, list)
+        else (),
+        annotations=tuple(sorted((str(k), str(v)) for k, v in annotations.items()))
+        if isinstance(annotations, Mapping)
         else (),
     )
 

@@ -265,6 +265,7 @@ class ChartPackager:
             revision=facts.version,
             app_version=facts.app_version,
             deprecated=facts.deprecated,
+            annotations=facts.annotations,
         )
 
 

@@ -402,6 +402,7 @@ class HelmRepositories:
             revision=facts.version,
             app_version=facts.app_version,
             deprecated=facts.deprecated or version.deprecated,
+            annotations=facts.annotations,
             is_library=facts.is_library,
         )
 

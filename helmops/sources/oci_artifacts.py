@@ -250,7 +250,6 @@ class OciArtifacts:
 
         One that fails does not keep the others from being asked. Raises SourceError where all do.
         """
-        OciRepository.parse(repository.url, insecure=repository.insecure)
         noted = self._charts.get((repository.url, repository.insecure, credentials))
         asked = list(noted or ())
         changed, failures = False, []
@@ -598,7 +597,7 @@ def _of_chart(
     spec: HelmRepositorySpec, chart: str, credentials: HttpCredentials, wanted: str
 ) -> _Wanted:
     """What a chart of a HelmRepository in a registry wants. Raises SourceInvalid."""
-    repository = OciRepository.parse(spec.url, insecure=spec.insecure).below(chart)
+    repository = OciRepository.parse(f"{spec.url.rstrip('/')}/{chart}", insecure=spec.insecure)
     is_version = version_of_tag(tag_of_version(wanted), leading_v=True) is not None
     ref = _Ref(tag=_checked_tag(tag_of_version(wanted), repository)) if is_version else _Ref()
     return _Wanted(

@@ -9,10 +9,11 @@ assert world.ready()
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from helmops.decide.quarantine import in_force, said_of
 from helmops.errors import StoreError
 from helmops.model.actions import (
     NO_REQUEST,
@@ -144,6 +145,7 @@ class Declared:
     values: Mapping[str, Any]
     unresolved: Unresolved | None = None
     beside: frozenset[DeclarationKey] = frozenset()
+    clock: FakeClock = field(default_factory=FakeClock)
 
     @property
     def key(self) -> DeclarationKey:
@@ -157,8 +159,15 @@ class Declared:
         return other in self.beside
 
     async def desired(self, deployed: str, records: Mapping[DeclarationKey, Record]) -> Desired:
+        artifact = self.chart.artifact
+        barred = [
+            said_of(entry)
+            for entry in in_force(self.key, records, self.clock.now())
+            if entry.means(artifact.name, artifact.version, artifact.digest)
+        ]
         target: Target | Unresolved = self.unresolved or Target(
-            chart=self.chart.artifact,
+            chart=artifact,
+            quarantined=barred[0] if barred else "",
             values=dict(self.values),
             config_digest=config_digest(self.values),
             downgrade_from=deployed
@@ -196,6 +205,7 @@ class World:
         self.counted: list[str] = []
         self.journal_errors: list[StoreError] = []
         self.last: Passed | None = None
+        self.last_acting: Passed | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -264,13 +274,16 @@ class World:
             waiting_for=waiting_for,
             is_observed_only=policy_spec.mode == "observe",
         )
-        self.declared = Declared(template, chart, dict(values or {}), unresolved)
+        self.declared = Declared(template, chart, dict(values or {}), unresolved, clock=self.clock)
 
     async def run_pass(self, request: Request = NO_REQUEST) -> Passed:
         """One pass, now."""
         assert self.declared is not None
-        self.last = await self.reconciler.reconcile(self.declared, request)
-        return self.last
+        passed = await self.reconciler.reconcile(self.declared, request)
+        if passed.done or self.last is None:
+            self.last_acting = passed
+        self.last = passed
+        return passed
 
     async def settle(self, request: Request = NO_REQUEST, *, within: float = 3600) -> Passed:
         """Passes until there is nothing to do for `within` seconds; the clock goes on as needed."""
@@ -308,9 +321,11 @@ class World:
         return live.chart.version if live else ""
 
     def actions(self) -> list[str]:
-        """Kinds of the actions of the last pass, but those that only look or keep something."""
+        """Kinds of the actions of the last pass that did anything, but those that only look or keep
+        something.
+        """
         return [name for name in self.all_actions() if name not in _QUIET]
 
     def all_actions(self) -> list[str]:
-        """Kinds of the actions of the last pass."""
-        return [type(d.action).__name__ for d in self.last.done] if self.last else []
+        """Kinds of the actions of the last pass that did anything."""
+        return [type(d.action).__name__ for d in self.last_acting.done] if self.last_acting else []
