@@ -26,7 +26,7 @@ RUN python -m venv /opt/helmops \
 
 FROM ${PYTHON}
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates git openssh-client \
+    && apt-get install --yes --no-install-recommends ca-certificates git gpgv openssh-client \
     && rm -rf /var/lib/apt/lists/* \
     && install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/helmops
 COPY --from=helm /usr/local/bin/helm /usr/local/bin/helm

@@ -63,3 +63,12 @@ class Tree:
     name: str
     revision: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedTree:
+    """Files of another tree that are to be within one: those below `from_path`, at `to_path`."""
+
+    tree: Tree
+    from_path: str
+    to_path: str

@@ -24,7 +24,10 @@ class HttpCredentials:
 
 @dataclass(frozen=True, slots=True)
 class GitCredentials:
-    """For Git: user and password or a bearer token over http(s), a key and known_hosts over ssh."""
+    """For Git: user and password or a bearer token over http(s), a key and known_hosts over ssh.
+
+    `proxy` is the URL of an HTTP proxy to go through, with user and password.
+    """
 
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -32,3 +35,4 @@ class GitCredentials:
     identity: str = field(default="", repr=False)
     known_hosts: str = field(default="", repr=False)
     ca: str = field(default="", repr=False)
+    proxy: str = field(default="", repr=False)

@@ -110,12 +110,22 @@ class CredentialReader:
             )
         return keys
 
-    async def for_git(self, namespace: str, secret: LocalRef | None) -> GitCredentials:
-        """Credentials for Git. Raises SourceMissing, ClusterError."""
+    async def files(self, namespace: str, ref: LocalRef) -> Mapping[str, bytes]:
+        """All of a Secret, by key: public keys by their files' names. Raises SourceMissing,
+        ClusterError.
+        """
+        return await self._read(namespace, ref)
+
+    async def for_git(
+        self, namespace: str, secret: LocalRef | None, proxy: LocalRef | None = None
+    ) -> GitCredentials:
+        """Credentials for Git. Raises SourceMissing, ValuesError, ClusterError."""
+        through = await self._proxy(namespace, proxy) if proxy is not None else ""
         if secret is None:
-            return GitCredentials()
+            return GitCredentials(proxy=through)
         data = await self._read(namespace, secret)
         return GitCredentials(
+            proxy=through,
             username=_text(data, "username"),
             password=_text(data, "password"),
             bearer_token=_text(data, "bearerToken"),

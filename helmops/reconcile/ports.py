@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from helmops.model.charts import ChartArtifact, ChartVersion, Tree
+from helmops.model.charts import ChartArtifact, ChartVersion, IncludedTree, Tree
 from helmops.model.credentials import GitCredentials, HttpCredentials
 from helmops.model.declarations import (
     GitRepositorySpec,
@@ -115,9 +115,18 @@ class GitTrees(Protocol):
         """The revision that the reference names now, by one `git ls-remote`. Raises SourceError."""
 
     async def checkout(
-        self, repository: GitRepositorySpec, credentials: GitCredentials, revision: str
+        self,
+        repository: GitRepositorySpec,
+        credentials: GitCredentials,
+        revision: str,
+        *,
+        keys: Mapping[str, bytes] | None = None,
+        included: Sequence[IncludedTree] = (),
     ) -> Tree:
-        """The files of that revision, fetched where they are not at hand. Raises SourceError."""
+        """The files of that revision, fetched where they are not at hand, `included` ones within
+        them. `keys` are the public keys, by file name, of which one must have signed what the
+        repository's `verify` says. Raises SourceError, SignatureRefused.
+        """
 
 
 class TreeFiles(Protocol):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from helmops.errors import ChartNotFound
-from helmops.model.charts import Tree
+from helmops.errors import ChartNotFound, SourceInvalid, SourceUnavailable
+from helmops.model.charts import IncludedTree, Tree
 from helmops.model.credentials import GitCredentials
-from helmops.model.declarations import GitRepository, HelmRelease
-from helmops.model.declared import Declared
+from helmops.model.declarations import GitRef, GitRepository, GitRepositorySpec, HelmRelease
+from helmops.model.declared import DeclarationSet, Declared
 from helmops.model.releases import DeclarationKey
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.ports import Clock, GitTrees
@@ -19,12 +20,18 @@ from helmops.reconcile.ports import Clock, GitTrees
 
 @dataclass(frozen=True, slots=True)
 class _Revision:
+    """What a reference of a repository named when it was asked."""
+
     revision: str
     at: datetime
+    url: str
+    ref: GitRef
 
 
 class Trees:
-    """Trees of files by what declarations call them. A Git repository is asked at its interval."""
+    """Trees of files by what declarations call them. A Git repository is asked at its interval; one
+    that does not answer is taken to be as it was.
+    """
 
     def __init__(self, *, clock: Clock, git: GitTrees, credentials: CredentialReader) -> None:
         self._clock = clock
@@ -38,28 +45,77 @@ class Trees:
         revision = await self._resolve(source, await self._opened_with(source))
         return before is not None and before.revision != revision
 
-    async def of_git(self, source: Declared[Any]) -> Tree:
-        """The files of the revision that was seen last; asked anew when the interval is over.
+    async def of_git(
+        self,
+        declarations: DeclarationSet,
+        source: Declared[Any],
+        above: tuple[DeclarationKey, ...] = (),
+    ) -> Tree:
+        """The files of the revision that was seen last, with those of the repositories that it
+        includes; asked anew when the interval is over.
 
-        Raises SourceError, ClusterError.
+        Raises SourceError, SignatureRefused, DeclarationError, ClusterError.
         """
+        spec: GitRepositorySpec = source.resource.spec
+        if source.key in above:
+            circle = " -> ".join(str(key) for key in (*above, source.key))
+            raise SourceInvalid(
+                f"GitRepositories include each other in a circle: {circle}", where=source.where
+            )
+        if spec.suspend and above:
+            raise SourceUnavailable(f"GitRepository {source.key} is suspended", where=source.where)
         credentials = await self._opened_with(source)
+        revision = await self._revision(source, credentials)
+        included = [
+            IncludedTree(
+                await self.of_git(
+                    declarations,
+                    declarations.source(
+                        "GitRepository",
+                        DeclarationKey(source.key.namespace, one.repository.name),
+                        wanted_at=source.where_is(("spec", "include", number)),
+                    ),
+                    (*above, source.key),
+                ),
+                one.from_path,
+                one.to_path or one.repository.name,
+            )
+            for number, one in enumerate(spec.include)
+        ]
+        keys: Mapping[str, bytes] = {}
+        if spec.verify is not None:
+            keys = await self._credentials.files(source.key.namespace, spec.verify.secret_ref)
+        return await self._git.checkout(
+            spec, credentials, revision, keys=keys, included=tuple(included)
+        )
+
+    async def _revision(self, source: Declared[Any], credentials: GitCredentials) -> str:
+        spec: GitRepositorySpec = source.resource.spec
         known = self._revisions.get(source.key)
-        spec = source.resource.spec
-        if known is None or self._clock.now() - known.at >= spec.interval:
-            revision = await self._resolve(source, credentials)
-        else:
-            revision = known.revision
-        return await self._git.checkout(spec, credentials, revision)
+        if known is not None and (known.url, known.ref) != (spec.url, spec.ref):
+            known = None
+        if known is not None and self._clock.now() - known.at < spec.interval:
+            return known.revision
+        try:
+            return await self._resolve(source, credentials)
+        except SourceUnavailable:
+            if known is None:
+                raise
+            # Its polls tell that it does not answer, and nothing says that it changed.
+            self._revisions[source.key] = replace(known, at=self._clock.now())
+            return known.revision
 
     async def _resolve(self, source: Declared[Any], credentials: GitCredentials) -> str:
-        revision = await self._git.resolve(source.resource.spec, credentials)
-        self._revisions[source.key] = _Revision(revision, self._clock.now())
+        spec: GitRepositorySpec = source.resource.spec
+        revision = await self._git.resolve(spec, credentials)
+        now = self._clock.now()
+        self._revisions[source.key] = _Revision(revision, now, spec.url, spec.ref)
         return revision
 
     async def _opened_with(self, source: Declared[Any]) -> GitCredentials:
+        spec: GitRepositorySpec = source.resource.spec
         return await self._credentials.for_git(
-            source.key.namespace, source.resource.spec.secret_ref
+            source.key.namespace, spec.secret_ref, spec.proxy_secret_ref
         )
 
 

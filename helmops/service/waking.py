@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from helmops.errors import HelmopsError
-from helmops.model.declarations import HelmRelease
+from helmops.model.declarations import GitRepository, HelmRelease
 from helmops.model.declared import DeclarationSet, Declared, KindKey
 from helmops.model.releases import DeclarationKey
 from helmops.reconcile.dependencies import dependencies_of
@@ -56,7 +56,26 @@ def _broken(declared: DeclarationSet) -> dict[KindKey, str]:
 
 
 def references_of(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:
-    """Everything that a release's chart and values come from."""
+    """Everything that a release's chart and values come from, each once."""
+    found: dict[KindKey, None] = {}
+    waiting = list(_named_by(declared, release))
+    while waiting:
+        reference = waiting.pop(0)
+        if reference not in found:
+            found[reference] = None
+            waiting += _included_by(declared, reference)
+    yield from found
+
+
+def _included_by(declared: DeclarationSet, reference: KindKey) -> Iterator[KindKey]:
+    """The GitRepositories whose files one has within its own."""
+    source = declared.sources.get(reference)
+    if source is not None and isinstance(source.resource, GitRepository):
+        for one in source.resource.spec.include:
+            yield "GitRepository", DeclarationKey(reference[1].namespace, one.repository.name)
+
+
+def _named_by(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:
     reference = release.resource.spec.chart_ref
     if reference is not None:
         namespace = reference.namespace or release.key.namespace

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from helmops.errors import SourceError, SourceMissing
-from helmops.model.charts import Tree
+from helmops.model.charts import IncludedTree, Tree
 from helmops.model.credentials import GitCredentials
 from helmops.model.declarations import GitRepositorySpec
 from helmops.resolve.constraint import Constraint
@@ -32,6 +33,11 @@ class FakeGitTrees:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
         self._remotes: dict[str, _Remote] = {}
+        self._refused: dict[str, SourceError] = {}
+        #: What the last calls were given.
+        self.credentials: GitCredentials | None = None
+        self.keys: dict[str, bytes] = {}
+        self.included: tuple[IncludedTree, ...] = ()
 
     def push(self, url: str, *, branch: str = "main", tag: str = "", path: str = "") -> str:
         """A new commit on a branch, tagged where a tag is given; gives back its hash. `path` is
@@ -52,8 +58,18 @@ class FakeGitTrees:
         """Let a repository fail, until it is told None."""
         self._remotes.setdefault(url, _Remote()).failure = error
 
+    def refuse_to_resolve(self, url: str, error: SourceError | None) -> None:
+        """Let a repository tell no revisions, until it is told None; checkouts are at hand."""
+        if error is None:
+            self._refused.pop(url, None)
+        else:
+            self._refused[url] = error
+
     async def resolve(self, repository: GitRepositorySpec, credentials: GitCredentials) -> str:
         self.asked.append(("resolve", repository.url, ""))
+        self.credentials = credentials
+        if repository.url in self._refused:
+            raise self._refused[repository.url]
         ref = repository.ref
         if ref.commit:
             branch = f"{ref.branch}@" if ref.branch else ""
@@ -81,9 +97,16 @@ class FakeGitTrees:
         return f"{name}@sha1:{known[name]}"
 
     async def checkout(
-        self, repository: GitRepositorySpec, credentials: GitCredentials, revision: str
+        self,
+        repository: GitRepositorySpec,
+        credentials: GitCredentials,
+        revision: str,
+        *,
+        keys: Mapping[str, bytes] | None = None,
+        included: Sequence[IncludedTree] = (),
     ) -> Tree:
         self.asked.append(("checkout", repository.url, revision))
+        self.keys, self.included = dict(keys or {}), tuple(included)
         commit = revision.rpartition(":")[2]
         path = self._reached(repository.url).trees.get(commit)
         if path is None:

@@ -137,12 +137,6 @@ def _of_git_repository(spec: GitRepositorySpec) -> Iterator[Unsupported]:
     yield from _set_fields(
         {
             ("serviceAccountName",): spec.service_account_name,
-            ("verify",): spec.verify,
-            ("proxySecretRef",): spec.proxy_secret_ref,
-            ("ignore",): spec.ignore,
-            ("recurseSubmodules",): spec.recurse_submodules,
-            ("include",): spec.include,
-            ("sparseCheckout",): spec.sparse_checkout,
         }
     )
 

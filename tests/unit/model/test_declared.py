@@ -100,7 +100,7 @@ def test_what_is_not_acted_on_is_named_for_release_source_policies_and_values() 
             "valuesFrom: [{kind: GitRepository, name: env, path: a.yaml}]",
         ),
         source("HelmRepository", "podinfo", '{url: "oci://a/b", provider: aws}'),
-        source("GitRepository", "env", '{url: "https://a", interval: 1m, ignore: "x"}'),
+        source("GitRepository", "env", '{url: "https://a", interval: 1m, provider: azure}'),
         "apiVersion: helmops.dev/v1alpha1\nkind: ReleasePolicy\n"
         "metadata: {name: p, namespace: apps}\nspec:\n  outOfBand: revert\n",
     )
@@ -108,7 +108,7 @@ def test_what_is_not_acted_on_is_named_for_release_source_policies_and_values() 
     assert [(error.where, error.field) for error in found] == [
         ("0.yaml:7", "spec.serviceAccountName"),
         ("1.yaml:4", "spec.provider"),
-        ("2.yaml:4", "spec.ignore"),
+        ("2.yaml:4", "spec.provider"),
     ]
     assert all(isinstance(error, NotSupported) for error in found)
     assert unsupported_fields(declared.releases[WEB]) == ("spec.serviceAccountName (0.yaml:7)",)

@@ -198,6 +198,18 @@ def test_a_release_refers_to_its_helm_chart_and_to_its_source() -> None:
     assert list(references_of(gone, gone.releases[key()])) == [("HelmChart", key("web", "infra"))]
 
 
+def test_a_release_refers_to_what_its_repository_includes_too() -> None:
+    found = declare(
+        git_repository(include=[{"repository": {"name": "shared"}}]),
+        git_repository("shared", include=[{"repository": {"name": "git"}}]),  # in a circle
+        release(chart=chart(sourceRef={"kind": "GitRepository", "name": "git"})),
+    )
+    assert list(references_of(found, found.releases[key()])) == [
+        ("GitRepository", key("git")),
+        ("GitRepository", key("shared")),
+    ]
+
+
 def test_users_of_a_source_are_those_that_refer_to_it() -> None:
     found = declare(*BEFORE, git_repository())
     assert set(users_of(found, ("HelmRepository", key("charts")))) == {key("web"), key("db")}

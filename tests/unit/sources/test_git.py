@@ -29,8 +29,8 @@ from helmops.errors import (
 )
 from helmops.model.credentials import GitCredentials
 from helmops.model.declarations import GitRepositorySpec
-from helmops.sources import git as module
 from helmops.sources.git import GitMirrors, parse_git_filename
+from helmops.sources.git_process import private_file
 from tests.fakes.git_server import GitRepository, serve_git
 from tests.fakes.web_server import (
     Answer,
@@ -648,6 +648,6 @@ async def test_the_head_of_a_location_without_reference_is_found(
 
 
 def test_private_files_are_for_us_only(tmp_path: Path) -> None:
-    path = module._private_file(tmp_path / "key", "KEY")
+    path = private_file(tmp_path / "key", "KEY")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert Path(path).read_text() == "KEY\n"  # ssh refuses a key without it

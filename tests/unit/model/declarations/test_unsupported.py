@@ -111,12 +111,6 @@ def test_what_is_acted_on_or_without_effect_is_not_named(spec: dict[str, Any]) -
         (oci_repository(ignore="*.md", layerSelector={"operation": "copy"}), []),
         (helm_repository(provider="aws"), ["spec.provider"]),
         (git_repository(ref={"semver": "1.x"}, secretRef={"name": "a"}), []),
-        (git_repository(verify={"secretRef": {"name": "a"}}), ["spec.verify"]),
-        (git_repository(recurseSubmodules=True), ["spec.recurseSubmodules"]),
-        (git_repository(sparseCheckout=["a"]), ["spec.sparseCheckout"]),
-        (git_repository(include=[{"repository": {"name": "a"}}]), ["spec.include"]),
-        (git_repository(proxySecretRef={"name": "a"}), ["spec.proxySecretRef"]),
-        (git_repository(ignore="/*"), ["spec.ignore"]),
         (
             git_repository(provider="azure", serviceAccountName="a"),
             ["spec.provider", "spec.serviceAccountName"],
