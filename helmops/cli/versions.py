@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("chart")
-@click.option("--repo", required=True, metavar="URL", help="URL of the chart repository.")
+@click.option(
+    "--repo",
+    required=True,
+    metavar="URL",
+    help="URL of the chart repository, or of a registry (oci://).",
+)
 @click.option("--version", default="", help="Version or range; absent: the newest.")
 @click.option(
     "--username",
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--password", default="", envvar="HELMOPS_REPO_PASSWORD", hidden=True)
 @click.option("--ca-file", default="", metavar="PATH", help="CA of the repository, PEM.")
+@click.option("--plain-http", is_flag=True, help="Ask a registry over plain HTTP.")
 @options.output
 def versions(
     chart: str,
@@ -35,6 +41,7 @@ def versions(
     username: str,
     password: str,
     ca_file: str,
+    plain_http: bool,
     output: Format,
 ) -> None:
     """List what a chart repository offers, newest first, and which version a range selects."""
@@ -47,7 +54,7 @@ def versions(
         from helmops.resolve.constraint import Constraint
         from helmops.resolve.selection import choose, newest_first
 
-        entries = await _entries(settings, repo, chart, username, password, ca)
+        entries = await _entries(settings, repo, chart, username, password, ca, plain_http)
         selected, reason = None, ""
         failure: NoVersionInRange | None = None
         try:
@@ -101,7 +108,13 @@ def _read(path: str) -> str:
 
 
 async def _entries(
-    settings: Settings, repo: str, chart: str, username: str, password: str, ca: str
+    settings: Settings,
+    repo: str,
+    chart: str,
+    username: str,
+    password: str,
+    ca: str,
+    plain_http: bool,
 ) -> tuple[ChartVersion, ...]:
     from pydantic import ValidationError
 
@@ -112,12 +125,15 @@ async def _entries(
     from helmops.sources.helm_repository import HelmRepositories
 
     try:
-        repository = HelmRepositorySpec(url=repo)
+        repository = HelmRepositorySpec(url=repo, insecure=plain_http)
     except ValidationError as error:
         raise UsageError(f"{repo} is no URL of a chart repository", where="--repo") from error
-    if repo.startswith("oci://"):
-        raise UsageError("OCI registries are not read yet", where="--repo")
     credentials = HttpCredentials(username=username, password=password, ca=ca)
     async with Http() as http:
+        if repo.startswith("oci://"):
+            from helmops.sources.oci_artifacts import OciArtifacts
+
+            registries = OciArtifacts(http, settings.cache_dir)
+            return await registries.chart_versions(repository, chart, credentials)
         repositories = HelmRepositories(http, settings.cache_dir)
         return await repositories.versions(repository, chart, credentials)

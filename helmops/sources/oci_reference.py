@@ -71,10 +71,6 @@ class OciRepository:
         """An address below the repository, as `url("manifests", tag)`."""
         return "/".join((self.base, "v2", self.name, *path))
 
-    def below(self, chart: str) -> OciRepository:
-        """The repository of a chart in this one. Raises SourceInvalid."""
-        return self.parse(f"{self}/{chart}", insecure=self.insecure)
-
     def __str__(self) -> str:
         return f"{SCHEME}{self.host}/{self.name}"
 

@@ -73,12 +73,15 @@ async def fetch_signatures(
 async def _referrers(
     registry: OciRegistry, repository: OciRepository, digest: str, access: Access
 ) -> Sequence[Descriptor]:
-    """Manifests that refer to a digest, as far as they may be bundles."""
+    """Manifests that refer to a digest; those first that are said to be bundles. cosign 2.6.5 does
+    not say so in the list that it keeps itself.
+    """
     index = await registry.referrers(repository, digest, access)
     if index is None:
         index = await _manifest_if_there(registry, repository, digest.replace(":", "-"), access)
     listed = index.manifests if index is not None else ()
-    return [one for one in listed if one.artifact_type.startswith(_BUNDLE)][:_MOST]
+    ordered = sorted(listed, key=lambda one: not one.artifact_type.startswith(_BUNDLE))
+    return ordered[:_MOST]
 
 
 async def _manifest_if_there(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from devcluster.oci_server import OciServer
 from helmops.cli import versions as module
 from helmops.cli.app import status_of
 from helmops.errors import SourceUnavailable
@@ -84,7 +85,7 @@ def test_credentials_come_from_the_environment(
     ca = tmp_path / "ca.pem"
     ca.write_text("CA")
     assert status_of(["versions", "web", *REPO, "--ca-file", str(ca)]) == 0
-    assert asked == [("https://charts.example.com", "web", "ada", "s3cret", "CA")]
+    assert asked == [("https://charts.example.com", "web", "ada", "s3cret", "CA", False)]
 
 
 @pytest.mark.parametrize(
@@ -103,13 +104,23 @@ def test_mistakes_of_usage(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [("oci://registry.example.com", "not read yet"), ("charts", "no URL of a chart repository")],
-)
-def test_what_is_no_repository_over_http_is_said(capsys: Capture, url: str, says: str) -> None:
-    assert status_of(["versions", "web", "--repo", url]) == 2
-    assert says in capsys.readouterr().err
+def test_what_is_no_repository_is_said(capsys: Capture) -> None:
+    assert status_of(["versions", "web", "--repo", "charts"]) == 2
+    assert "no URL of a chart repository" in capsys.readouterr().err
+    assert status_of(["versions", "web", "--repo", "oci://registry.example.com/UPPER"]) == 1
+    assert "lower-case only" in capsys.readouterr().err
+
+
+def test_a_registry_is_asked_for_its_tags(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELMOPS_CACHE_DIR", str(tmp_path))
+    with OciServer() as server:
+        for version in ("1.0.0", "1.1.0_b1", "latest"):
+            server.push("charts/web", version, b"")
+        asked = ["--repo", f"{server.url}/charts", "--plain-http"]
+        assert status_of(["versions", "web", *asked, "-o", "name"]) == 0
+    assert capsys.readouterr().out.split() == ["1.1.0+b1", "1.0.0"]
 
 
 def test_a_repository_that_does_not_answer_is_a_failure(
