@@ -316,9 +316,13 @@ def _tell(audits: tuple[Audit, ...], unasked: str, *, is_wide: bool) -> None:
             err=True,
         )
     harmed = sum(1 for each in audits if not each.is_intact)
-    entries = sum(each.entries for each in audits)
-    what = f"{entries} entries in {len(audits)} chains"
-    click.echo(f"{what}: {harmed} chains are not as written" if harmed else f"{what}: intact")
+    entries = _counted(sum(each.entries for each in audits), "entry", "entries")
+    result = f"{harmed} not as written" if harmed else "intact"
+    click.echo(f"{entries} in {_counted(len(audits), 'chain', 'chains')}: {result}")
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 # Showing ----------------------------------------------------------------------------------------
