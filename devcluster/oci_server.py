@@ -63,6 +63,7 @@ class OciServer:
         self.identity_token = ""
         self.token_life = 300
         self._issued: dict[str, str] = {}
+        self._count = 0
         #: Headers that are left out or replaced, by name in lower case: None leaves one out.
         self.headers: dict[str, str | None] = {}
         #: Answers in place of the real ones, by path.
@@ -207,7 +208,8 @@ class OciServer:
         if not right and (not refresh or refresh != self.identity_token):
             return _error(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="tokens"'})
         name = asked.get("scope", [""])[0].split(":")[1]
-        self._issued[name] = f"token-{name}-{len(self.server.requests)}"
+        self._count += 1
+        self._issued[name] = f"token-{self._count}"
         body = {"token": self._issued[name], "expires_in": self.token_life}
         return Answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
