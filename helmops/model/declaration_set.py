@@ -44,7 +44,7 @@ from helmops.model.declared import (
     unsupported_fields,
 )
 from helmops.model.documents import Document, Documents, read_documents
-from helmops.model.globs import compiled, has_wildcards
+from helmops.model.globs import Glob, compiled, has_wildcards
 from helmops.model.releases import DeclarationKey, ReleaseId
 
 __all__ = [
@@ -157,7 +157,7 @@ _KUSTOMIZE_NAMES = ("kustomization.yaml", "kustomization.yml")
 
 
 def _holds_values(
-    path: str, documents: Documents, referenced: set[str], patterns: Sequence[re.Pattern[str]]
+    path: str, documents: Documents, referenced: set[str], patterns: Sequence[Glob]
 ) -> bool:
     if any(is_declaration(document.data) for document in documents.documents):
         return False
@@ -165,7 +165,7 @@ def _holds_values(
     normal = posixpath.normpath(path)
     return (
         normal in referenced
-        or any(pattern.fullmatch(normal) for pattern in patterns)
+        or any(pattern.matches(normal) for pattern in patterns)
         or any(fnmatch.fnmatchcase(name, pattern) for pattern in _VALUES_NAMES + _KUSTOMIZE_NAMES)
     )
 

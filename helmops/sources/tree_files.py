@@ -74,7 +74,7 @@ def _find(tree: Tree, pattern: str) -> tuple[str, ...]:
         below = os.path.relpath(directory, top)
         for name in files:
             path = name if below == "." else posixpath.join(below, name)
-            if wanted.fullmatch(path):
+            if wanted.matches(path):
                 found.append(posixpath.join(before, path))
     return tuple(sorted(found))
 
