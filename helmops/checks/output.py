@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: What a text begins with whose beginning is not kept.
+CUT_MARK = "[…]\n"
+
 
 def last_part(text: str, *, lines: int, size: int) -> str:
     """The end of a text: at most so many lines, and bytes of UTF-8; what was cut is said."""
@@ -12,4 +15,4 @@ def last_part(text: str, *, lines: int, size: int) -> str:
     if len(data) > size:
         cut = True
         shown = data[-size:].decode(errors="ignore")
-    return f"[…]\n{shown}" if cut else shown
+    return f"{CUT_MARK}{shown}" if cut else shown

@@ -51,6 +51,7 @@ class Cluster(Protocol):
         container: str = "",
         tail_lines: int = 200,
         limit_bytes: int = 256 * 1024,
+        previous: bool = False,
     ) -> str: ...
 
     async def resource_for(self, api_version: str, kind: str) -> Resource: ...

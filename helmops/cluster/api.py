@@ -57,6 +57,8 @@ _WATCH_SECONDS = 300
 #: The server sends a bookmark about every minute; after this silence the watch is opened again.
 _WATCH_IDLE_SECONDS = 150.0
 _WATCH_FIRST_DELAY = 0.5
+#: A hook may say nothing for as long as helm waits for it.
+_LOG_IDLE_SECONDS = 3600.0
 _WATCH_LONGEST_DELAY = 30.0
 _JSON = "application/json"
 _METADATA = "application/json;as={kind};g=meta.k8s.io;v=v1"
@@ -292,6 +294,23 @@ class Api:
             timeout=timeout,
         )
         return answer.body.decode(errors="replace")
+
+    async def follow_logs(
+        self, pod: str, namespace: str, *, container: str = ""
+    ) -> AsyncGenerator[bytes, None]:
+        """One container's log from its beginning, as it is written, until the container ends; close
+        the iterator to stop. Raises as `logs`, and ClusterUnreachable where the connection breaks.
+        """
+        resource = WELL_KNOWN["v1", "Pod"]
+        query = {"follow": "true"}
+        if container:
+            query["container"] = container
+        path = _with_query(resource.path(namespace, pod, "log"), query)
+        target = Target.of("get", resource, namespace, pod, "log")
+        chunks = self._chunks(path, target, _JSON, _LOG_IDLE_SECONDS)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
     async def server_version(self) -> str:
         """The API server's version, as `v1.37.2`."""
@@ -548,18 +567,27 @@ class Api:
 
     async def _lines(self, path: str, target: Target, accept: str) -> AsyncIterator[bytes]:
         """The lines of one watch request, until the server ends it."""
+        rest = b""
+        chunks = self._chunks(path, target, accept, _WATCH_IDLE_SECONDS)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        yield line
+
+    async def _chunks(
+        self, path: str, target: Target, accept: str, idle_seconds: float
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of one request as it comes, until the server ends it."""
         self._note(target)
         renewed = False
         while True:
             headers = await self._headers((("Accept", accept),), was_refused=renewed)
-            async with self._streaming().stream(path, headers, _WATCH_IDLE_SECONDS) as stream:
+            async with self._streaming().stream(path, headers, idle_seconds) as stream:
                 if stream.status == 200:
-                    rest = b""
                     async for chunk in stream.chunks:
-                        *lines, rest = (rest + chunk).split(b"\n")
-                        for line in lines:
-                            if line:
-                                yield line
+                        yield chunk
                     return
                 if stream.status == 410:
                     raise _ExpiredError

@@ -30,6 +30,7 @@ import msgspec
 
 from helmops.errors import HelmError, ObjectConflict, ReleaseNotFound
 from helmops.helm.documents import parse_manifest
+from helmops.model.hooks import ChartHook
 from helmops.model.records import healthy_secret_name
 from helmops.model.releases import (
     HelmStatus,
@@ -169,6 +170,15 @@ class HelmStorage:
         """
         body = await self._body(release, revision)
         return parse_manifest(body.get("manifest") or "", f"{release}.v{revision}")
+
+    async def hooks(self, release: ReleaseId, revision: int) -> tuple[ChartHook, ...]:
+        """The hooks and tests of one revision, and how each ran. Raises ReleaseNotFound, HelmError,
+        ClusterError.
+        """
+        body = await self._body(release, revision)
+        return tuple(
+            _chart_hook(hook, release) for hook in body.get("hooks") or () if hook.get("manifest")
+        )
 
     async def chart_and_values(self, release: ReleaseId, revision: int) -> tuple[Object, Object]:
         """The chart as Helm keeps it (`metadata`, `templates`, `values`, `files`…, contents in
@@ -432,6 +442,23 @@ def _test_hook(hook: Mapping[str, Any]) -> TestHook:
         phase=TestPhase(phase) if phase in set(TestPhase) else TestPhase.UNKNOWN,
         last_started=_time(last_run.get("started_at")),
         last_completed=_time(last_run.get("completed_at")),
+    )
+
+
+def _chart_hook(hook: Mapping[str, Any], release: ReleaseId) -> ChartHook:
+    try:
+        objects = parse_manifest(str(hook["manifest"]), f"{release}, hook {hook.get('name')}")
+    except HelmError:
+        objects = ()  # helm ran it, so it is YAML to helm; all else is known without it
+    manifest = objects[0] if objects else {}
+    return ChartHook(
+        kind=str(hook.get("kind") or ""),
+        name=str(hook.get("name") or ""),
+        namespace=str((manifest.get("metadata") or {}).get("namespace") or release.namespace),
+        events=tuple(str(event) for event in hook.get("events") or ()),
+        delete_policies=tuple(str(policy) for policy in hook.get("delete_policies") or ()),
+        phase=str((hook.get("last_run") or {}).get("phase") or ""),
+        manifest=manifest,
     )
 
 

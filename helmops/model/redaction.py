@@ -41,6 +41,14 @@ _LOOKS_SECRET: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         MASK,
     ),
+    # The end of a key whose beginning was cut off.
+    (
+        re.compile(
+            r"(?m)(?:^[ \t]{0,16}[A-Za-z0-9+/=]{16,76}\r?\n){1,200}"
+            r"[ \t]{0,16}-----END [A-Z ]*PRIVATE KEY-----"
+        ),
+        MASK,
+    ),
     # https://user:password@host
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{MASK}@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}"), rf"\1 {MASK}"),

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from helmops.checks.evidence import ReleaseEvidence
 from helmops.checks.hooks import ReleaseHooks
 from helmops.checks.liveness import LiveReleases
 from helmops.checks.release_checks import ReleaseChecks
@@ -205,6 +206,10 @@ class Installation:
                 checks=ReleaseChecks(api, http, clock),
                 hooks=ReleaseHooks(api, http, clock),
                 credentials=CredentialReader(secrets),
+                evidence=ReleaseEvidence(
+                    api, clock, storage.hooks, secrets=lambda: tuple(secrets.seen)
+                ),
+                evidence_store=journal if not read_only else None,
                 rollouts=Rollouts(watches, api, clock),
                 changing=_changing(index, liveness),
             )

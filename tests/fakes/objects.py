@@ -31,6 +31,8 @@ class FakeObjects:
         self.objects: dict[Place, Object] = {}
         self.kinds = dict(WELL_KNOWN)
         self.container_logs: dict[tuple[str, str], str] = {}
+        #: Of containers that were started anew.
+        self.previous_logs: dict[tuple[str, str], str] = {}
         self.on_create: Callable[[Object], None] | None = None
         self.fails_with: ClusterError | None = None
         self.fails_on: dict[tuple[str, str], ClusterError] = {}
@@ -112,9 +114,11 @@ class FakeObjects:
         container: str = "",
         tail_lines: int = 200,
         limit_bytes: int = 256 * 1024,
+        previous: bool = False,
     ) -> str:
         await self._reach("logs", "Pod", namespace, pod)
-        log = self.container_logs.get((pod, container))
+        logs = self.previous_logs if previous else self.container_logs
+        log = logs.get((pod, container))
         if log is None:
             raise ObjectNotFound(f"no log of {pod}/{container}")
         lines = log.splitlines(keepends=True)[-tail_lines:]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from helmops.checks.diagnosis import diagnose, label_selector
+from helmops.checks.diagnosis import diagnose
+from helmops.checks.pods import label_selector
 from tests.fakes.clock import FakeClock
 from tests.fakes.objects import FakeObjects
 

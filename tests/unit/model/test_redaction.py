@@ -24,6 +24,7 @@ KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----"
         ("a eyJhbGciOi.eyJzdWIi.c2ln b", "a *** b"),
         (f"key:\n{KEY}\nend", "key:\n***\nend"),
         ("-----BEGIN PRIVATE KEY-----\nMHcC", "***"),
+        ("a\n" + "MIIEvQIBADANBgkqhkiG9w0\n" * 3 + "-----END PRIVATE KEY-----\nb", "a\n***\nb"),
         ("the password is wrong", "the password is wrong"),
         ("3 tokens left; see https://host/path", "3 tokens left; see https://host/path"),
         ("", ""),
@@ -35,7 +36,19 @@ def test_what_looks_like_a_secret_is_taken_out(text: str, redacted: str) -> None
 
 @pytest.mark.parametrize(
     "piece",
-    ["a", "a.", "password", "token=", 'token="', "eyJ", "eyJ-", "eyJaaaaaa.", "://", "://a"],
+    [
+        "a",
+        "a.",
+        "password",
+        "token=",
+        'token="',
+        "aaaaaaaaaaaaaaaaaa\n",
+        "eyJ",
+        "eyJ-",
+        "eyJaaaaaa.",
+        "://",
+        "://a",
+    ],
 )
 def test_text_of_any_shape_is_read_in_a_moment(piece: str) -> None:
     assert redact(piece * (300_000 // len(piece))) is not None
