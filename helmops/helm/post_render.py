@@ -89,7 +89,7 @@ def _is_hook(document: bytes) -> bool:
 
 
 def _joined(documents: list[bytes]) -> bytes:
-    return b"".join(b"---\n" + document.strip(b"\n") + b"\n" for document in documents)
+    return b"".join(b"---\n" + document.strip(b"\r\n") + b"\n" for document in documents)
 
 
 def _through_steps(documents: list[bytes], plan: Mapping[str, Any]) -> bytes:
