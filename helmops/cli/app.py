@@ -31,6 +31,8 @@ _COMMANDS = {
     "suspend": ("hold:suspend", "Leave releases alone."),
     "resume": ("hold:resume", "Go on with suspended or held releases."),
     "rollback": ("rollback:rollback", "Put a release back to what was seen healthy."),
+    "quarantine": ("quarantine:quarantine", "List, put and lift versions not to be tried again."),
+    "absorb": ("absorb:absorb", "Print the values that would absorb a change made by hand."),
     "test": ("test:test", "Run a chart's tests on what is released."),
     "check": ("check:check", "Look whether helmops can work here."),
     "versions": ("versions:versions", "List what a repository offers of a chart."),

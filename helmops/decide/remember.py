@@ -107,7 +107,8 @@ def _forget_failures_of_another_target(record: Record, target: Target) -> Record
         attempt.generation == record.generation
         and attempt.chart_version == target.chart.version
         and attempt.config_digest == target.config_digest
-        and (not target.follows_content or attempt.artifact_digest == target.chart.digest)
+        # What failed may be mended under the same version.
+        and attempt.artifact_digest in ("", target.chart.digest)
     )
     return record if same else without_failures(record)
 
@@ -161,6 +162,8 @@ def resume(record: Record) -> Record:
     accepted = record.accepted
     if record.hold is not None:
         accepted = acceptance(record.hold.reason, record.hold.subject)
+        if record.hold.reason is HoldReason.IRREVERSIBLE and record.head is not None:
+            record = lift(record, record.head.chart_version)
     return without_failures(record.evolve(suspended=None, hold=None, accepted=accepted))
 
 

@@ -6,6 +6,7 @@ release's Lease, looks again, and then loops: decide, note, perform, observe, re
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -380,7 +381,9 @@ class Reconciler:
         return conclude(record, desired, decision, now)
 
     async def _desired(self, wanted: Wanted, observed: Observation, record: Record) -> Desired:
-        desired = await wanted.desired(deployed_version(observed, record), self.known)
+        # Of this release the record at hand is newer: somebody may have lifted a quarantine.
+        known = ChainMap({record.key: record}, self.known)
+        desired = await wanted.desired(deployed_version(observed, record), known)
         if self._observe_only and not desired.is_observed_only:
             return replace(desired, is_observed_only=True)
         return desired

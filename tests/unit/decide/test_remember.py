@@ -184,9 +184,9 @@ def test_another_target_begins_with_no_failures(wanted: Any) -> None:
     assert (noted.attempt.error, noted.attempt.stalled) == ("", False)
 
 
-def test_other_content_under_the_same_version_is_the_same_target_unless_followed() -> None:
-    wanted = desired(target("2.0.0", digest="rebuilt"))
-    assert counts(note_declaration(record(**FAILED_AT_TWO), wanted, NOW)) == (3, 1, 2, 1)
+def test_other_content_under_the_same_version_begins_with_no_failures() -> None:
+    wanted = desired(target("2.0.0", digest="mended"))
+    assert counts(note_declaration(record(**FAILED_AT_TWO), wanted, NOW)) == (0, 0, 0, 0)
 
 
 def test_followed_content_that_is_the_same_is_the_same_target() -> None:
@@ -311,7 +311,13 @@ def test_before_a_rollback_it_is_noted_whose_wish_it_is(is_remediation: bool) ->
     intended = intend(record(), action, observed(ONE, TWO), NOW, "host/1")
     assert intended is not None
     note = in_flight(
-        "rollback", 2, at=NOW, target_digest="d1", by_hand=not is_remediation, holder="host/1"
+        "rollback",
+        2,
+        at=NOW,
+        target_digest="d1",
+        target_revision=1,
+        by_hand=not is_remediation,
+        holder="host/1",
     )
     assert intended.in_flight == note
 
