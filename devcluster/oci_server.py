@@ -165,6 +165,8 @@ class OciServer:
                 return Answer(307, b"", {"Location": f"{self.blobs_at}/{what}"})
             return Answer(200, stored.blobs[what], {"Content-Type": "application/octet-stream"})
         if kind == "referrers":
+            if what not in stored.referrers:
+                return Answer(404)  # as registries of before 1.1 answer
             listed = {"schemaVersion": 2, "mediaType": INDEX, "manifests": stored.referrers[what]}
             return Answer(200, json.dumps(listed).encode(), {"Content-Type": INDEX})
         digest = stored.tags.get(what, what)

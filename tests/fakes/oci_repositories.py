@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from helmops.errors import ChartRefused, SignatureRefused, SourceError, SourceMissing
+from helmops.errors import (
+    ChartRefused,
+    SignatureRefused,
+    SourceError,
+    SourceMissing,
+    SourceUnavailable,
+)
 from helmops.model.charts import ChartArtifact, ChartVersion
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import OCIRepositorySpec
@@ -68,7 +74,11 @@ class FakeOciRepositories:
         self.asked.append(("versions", repository.url))
         self.credentials = credentials
         if self.polls or _key(repository) not in self._seen:
-            self._poll(repository)
+            try:
+                self._poll(repository)
+            except SourceUnavailable:
+                if _key(repository) not in self._seen:
+                    raise
         return self._seen[_key(repository)][1]
 
     async def pull(
