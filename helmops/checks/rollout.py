@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 #: The watches begin after this, or sooner where patience is short.
 _BEGIN_AFTER = timedelta(seconds=2)
+_FOREVER = timedelta(days=365)
 #: Objects change in bursts; they are looked at together.
 _AT_MOST_EVERY = 0.25
 #: A pod that waits for something restarts some times before it is there; helm would wait, too.
@@ -76,6 +77,7 @@ class Rollouts:
         self._clock = clock
         self._begin_after = begin_after
         self._refused: set[str] = set()
+        self._without_events: set[str] = set()
 
     def may_watch(self, namespace: str) -> bool:
         """Whether the cluster was not seen to refuse watches there: else only plain timeouts."""
@@ -86,11 +88,12 @@ class Rollouts:
         release: ReleaseId,
         work: Awaitable[T],
         *,
-        patience: timedelta,
+        patience: timedelta | None,
         max_restarts: int = 0,
         progress: Progress | None = None,
     ) -> T:
         """Do the work, and cancel it when nothing has moved for `patience` or nothing can recover.
+        Without patience only the latter; helm knows for itself when its time is up.
 
         Raises what the work raises, HelmWaitTimeout, RolloutStuck. Where the cluster does not let
         us watch, `patience` is a plain timeout.
@@ -124,10 +127,11 @@ class Rollouts:
         except ClusterError as error:
             self._note_refusal(release.namespace, error)
         if self.may_watch(release.namespace):
-            first = min(self._begin_after, judge.patience / 4)
+            first = min(self._begin_after, (judge.patience or _FOREVER) / 4)
             await self._clock.sleep(first.total_seconds())
             with self._following(release.namespace, judge.wake) as scopes:
                 while True:
+                    self._note_events(scopes[-1])
                     refusal = self._refusal(scopes)
                     if refusal is not None:
                         self._note_refusal(release.namespace, refusal)
@@ -138,10 +142,12 @@ class Rollouts:
                     if verdict is not None:
                         return verdict
                     await judge.wait()
-        await self._clock.sleep(judge.left)
-        return HelmWaitTimeout(
-            f"not ready after {format_duration(judge.patience)}", where=str(release)
-        )
+        patience = judge.patience
+        if patience is None:
+            await asyncio.get_running_loop().create_future()  # until the work is done
+            raise AssertionError("never")
+        await self._clock.sleep(judge.left(patience))
+        return HelmWaitTimeout(f"not ready after {format_duration(patience)}", where=str(release))
 
     async def _pods_of(self, namespace: str) -> frozenset[str]:
         listing = await self._cluster.list("v1", "Pod", namespace, metadata_only=True)
@@ -166,6 +172,18 @@ class Rollouts:
         refusals = (self._watches.refusal(scope) for scope in scopes if scope.kind != "Event")
         return next((refusal for refusal in refusals if refusal is not None), None)
 
+    def _note_events(self, events: Scope) -> None:
+        refusal = self._watches.refusal(events)
+        if refusal is not None and events.namespace not in self._without_events:
+            self._without_events.add(events.namespace)
+            log.warning(
+                "events in %s cannot be watched, so a slow image pull does not count as movement: "
+                "%s",
+                events.namespace,
+                refusal,
+                extra={"action": "watch"},
+            )
+
     def _note_refusal(self, namespace: str, error: ClusterError) -> None:
         if namespace not in self._refused:
             log.warning(
@@ -188,7 +206,7 @@ class _Judge:
         self,
         clock: Clock,
         release: ReleaseId,
-        patience: timedelta,
+        patience: timedelta | None,
         max_restarts: int,
         progress: Progress | None,
     ) -> None:
@@ -205,10 +223,9 @@ class _Judge:
         self._changed = asyncio.Event()
         self._told: set[str] = set()
 
-    @property
-    def left(self) -> float:
+    def left(self, patience: timedelta) -> float:
         """Seconds of a plain timeout."""
-        return max((self._started + self.patience - self._clock.now()).total_seconds(), 0.0)
+        return max((self._started + patience - self._clock.now()).total_seconds(), 0.0)
 
     def wake(self, *_: Object | Scope | None) -> None:
         """Something changed: look again soon."""
@@ -235,13 +252,13 @@ class _Judge:
                 self._say(f"pod {seen.pulling} pulls an image")
                 return None
             self._look_at = seen.look_again
-        ends_at = self._moved_at + self.patience
+        if self.patience is None:
+            return None
+        ends_at, limit = self._moved_at + self.patience, format_duration(self.patience)
         if now >= ends_at:
-            return HelmWaitTimeout(
-                f"nothing has moved for {format_duration(self.patience)}", where=str(self.release)
-            )
+            return HelmWaitTimeout(f"nothing has moved for {limit}", where=str(self.release))
         if now >= self._started + self.patience:
-            self._say(f"not ready after {format_duration(self.patience)}, but it still moves")
+            self._say(f"not ready after {limit}, but it still moves")
         self._look_at = min(self._look_at, ends_at) if self._look_at else ends_at
         return None
 

@@ -327,11 +327,13 @@ class Performer:
             if progress is not None:
                 progress(line)
 
+        hard = hard_timeout(desired, timeout)
         try:
             return await self.rollouts.run(
                 release,
-                start(hard_timeout(desired, timeout), tell),
-                patience=timeout,
+                start(hard, tell),
+                # With one timeout alone, helm counts it, for each of its waits anew.
+                patience=timeout if hard > timeout else None,
                 max_restarts=desired.policy.verify.max_restarts,
                 progress=progress,
             )

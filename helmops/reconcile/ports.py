@@ -389,13 +389,13 @@ class RolloutWatcher(Protocol):
         release: ReleaseId,
         work: Awaitable[HelmRun],
         *,
-        patience: timedelta,
+        patience: timedelta | None,
         max_restarts: int = 0,
         progress: Progress | None = None,
     ) -> HelmRun:
-        """Do the work, and cancel it when nothing of the release has moved for `patience`, or at
-        once when its rollout met a state that cannot recover. Raises what the work raises,
-        HelmWaitTimeout, RolloutStuck.
+        """Do the work, and cancel it when nothing of the release has moved for `patience` (None:
+        however long that is), or at once when its rollout met a state that cannot recover. Raises
+        what the work raises, HelmWaitTimeout, RolloutStuck.
         """
 
 
