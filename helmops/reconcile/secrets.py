@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from helmops.errors import DeclarationError
 from helmops.model.declared import DeclarationSet
 from helmops.model.releases import DeclarationKey
-from helmops.reconcile.ports import References
 
 _SHORTEST_SECRET = 6
+
+
+class Objects(Protocol):
+    """Where ConfigMaps and Secrets are looked up that are not declared."""
+
+    async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data and binaryData, or None where there is none. Raises ClusterError."""
+
+    async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data, decoded, or None where there is none. Raises ClusterError."""
 
 
 class DeclaredSecrets:
@@ -18,7 +28,7 @@ class DeclaredSecrets:
     `hide` is told each text that must not be shown, once.
     """
 
-    def __init__(self, references: References, hide: Callable[..., None] = lambda *_: None) -> None:
+    def __init__(self, references: Objects, hide: Callable[..., None] = lambda *_: None) -> None:
         self._references = references
         self._hide = hide
         self.declarations = DeclarationSet()

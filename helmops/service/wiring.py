@@ -335,11 +335,12 @@ class Installation:
         """What the record remembers of a declaration, in place of the declaration."""
         for record in records:
             if record.key == key and record.manifest:
-                self.declarations.current = _remembered(record)
+                self.declarations.current = remembered(record)
                 self.secrets.declarations = self.declarations.current
 
 
-def _remembered(record: Record) -> DeclarationSet:
+def remembered(record: Record) -> DeclarationSet:
+    """What a record remembers of its declaration, in place of the declaration."""
     file = SourceFile(path=record.origin or "record", root=record.location)
     release = HelmRelease.model_validate(record.manifest)
     document = read_documents(file.path, "kind: HelmRelease\n").documents[0]
