@@ -35,6 +35,7 @@ _COMMANDS = {
     "absorb": ("absorb:absorb", "Print the values that would absorb a change made by hand."),
     "test": ("test:test", "Run a chart's tests on what is released."),
     "check": ("check:check", "Look whether helmops can work here."),
+    "values": ("values:values", "Show the values of a release, and where each comes from."),
     "versions": ("versions:versions", "List what a repository offers of a chart."),
     "schema": ("schema:schema", "Print JSON Schemas of the declarations."),
     "demo": ("demo:demo", "See it work, on a local cluster."),
