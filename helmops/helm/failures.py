@@ -204,10 +204,20 @@ RULES: tuple[Rule, ...] = (
         r"|etcdserver: [^\n]*|the server is currently unable to handle the request"
         r"|apiserver not ready|net/http: request canceled while waiting for connection"
         r"|unexpected EOF when reading from|server closed idle connection"
+        r'|(?:Get|Post|Put|Patch|Delete) "https?://[^"]*": (?:unexpected )?EOF'
         r"|client rate limiter Wait returned an error[^\n]*)",
         "the API server stopped answering: {why}",
         _LOOK_AT_CLUSTER,
         ("install", "upgrade", "rollback", "uninstall", "template", "get"),
+    ),
+    # A helm 4 whose watch of what it waits for broke off calls that `Unknown`, whatever it was in,
+    # and gives up. One whose time is over says so as well (seen with Helm 4.3.1).
+    _rule(
+        HelmUnreachable,
+        r"\A(?!.*(?:context deadline exceeded|status: Failed))"
+        r".*?resource (?P<object>\S+) not ready\. status: Unknown\b",
+        "the API server stopped answering while helm waited for {object}",
+        _LOOK_AT_CLUSTER,
     ),
     _rule(
         HelmDenied,

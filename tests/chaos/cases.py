@@ -118,7 +118,7 @@ def _kills_at_any_time() -> Iterator[Case]:
 def _troubles_of_the_way() -> Iterator[Case]:
     troubles = {
         "API server away for 2 s": disturbances.api_server_away(2),
-        "API server away for 20 s": disturbances.api_server_away(20),
+        "API server away for 12 s": disturbances.api_server_away(12),
         "connections cut for 3 s": disturbances.connections_cut(3),
         "connections stalled for 8 s": disturbances.connections_stalled(8),
         "connections reset every second": disturbances.connections_flaky(6),

@@ -141,6 +141,22 @@ def test_several_unready_objects_are_counted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "resource Job/a/j not ready. status: Unknown, message: \nresource Job/a/k not ready. "
+        "status: Failed, message: Job Failed. failed: 1/1",
+        "resource Job/a/j not ready. status: Unknown, message: \ncontext deadline exceeded",
+    ],
+    ids=["one of them failed", "its time was over"],
+)
+def test_an_unknown_state_is_a_lost_connection_only_where_nothing_else_explains_it(
+    cause: str,
+) -> None:
+    error = error_of("upgrade", f"Error: UPGRADE FAILED: {cause}", exit_status=1)
+    assert not isinstance(error, errors.HelmUnreachable)
+
+
 def test_an_owner_in_another_namespace_is_named_with_it() -> None:
     text = (
         'Error: UPGRADE FAILED: unable to continue with update: ClusterRole "r" in namespace "" '
