@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from helmops.errors import ClusterUnreachable, HelmopsError, ObjectConflict, ObjectNotFound
 from helmops.model.records import Record
 from helmops.model.releases import ReleaseId
+from tests.fakes.cluster_state import Moment, Point
 
 
 class FakeRecords:
@@ -14,11 +15,13 @@ class FakeRecords:
 
     `is_unreachable` makes every call fail; `fail_next` scripts the errors of the next calls;
     `write_by_other` does what another helmops would. `namespaces` None means that all exist.
+    `reach`, where it is set, is told of the moments before and after each write, and may die there.
     """
 
     def __init__(self, namespaces: Collection[str] | None = None) -> None:
         self.is_unreachable = False
         self.saves: list[Record] = []
+        self.reach: Callable[[Moment], Awaitable[None]] | None = None
         self.created_namespaces: list[str] = []
         self._namespaces = None if namespaces is None else set(namespaces)
         self._kept: dict[ReleaseId, tuple[bytes, str]] = {}
@@ -57,8 +60,12 @@ class FakeRecords:
         _, version = self._kept.get(record.release, (b"", ""))
         if version != record.version:
             raise ObjectConflict("somebody else wrote the record in between")
+        if self.reach is not None:
+            await self.reach(Moment("record", Point.STARTED, record.release))
         saved = self._keep(record)
         self.saves.append(saved)
+        if self.reach is not None:
+            await self.reach(Moment("record", Point.FINISHED, record.release))
         return saved
 
     async def delete(self, record: Record) -> None:

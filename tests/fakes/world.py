@@ -103,13 +103,20 @@ class ClusterChecks:
 
 
 class LiveView:
-    """The `Liveness` port: what the watches would show, set by tests; None where nobody watches."""
+    """The `Liveness` port: what the watches would show, set by tests; None where nobody watches.
+    While it `tells_truth`, that is what the cluster says.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
         self.health: LiveHealth | None = None
+        self.tells_truth = False
 
     def of(self, release: ReleaseId) -> LiveHealth | None:
-        return self.health
+        if not self.tells_truth:
+            return self.health
+        well = self._cluster.is_healthy(release)
+        return LiveHealth(is_live=True, bad="" if well else "Deployment/app is not ready")
 
 
 class NotedHooks:
@@ -192,7 +199,7 @@ class World:
         self.storage = FakeReleaseStorage(self.cluster)
         self.checks = ClusterChecks(self.cluster)
         self.hooks = NotedHooks()
-        self.live = LiveView()
+        self.live = LiveView(self.cluster)
         self.records = FakeRecords()
         self.leases = FakeLeases()
         self.journal = FakeJournal()

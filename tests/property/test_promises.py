@@ -12,21 +12,23 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helmops.decide.quarantine import lift
 from helmops.decide.remember import resume
 from helmops.errors import HelmError
 from helmops.model.actions import RetryAfter
 from helmops.model.declarations import Defaults, RollbackSpec, UninstallSpec, UpgradeSpec
+from helmops.model.health import LiveHealth
 from tests.fakes.cluster_state import FakeChart, Killed, Moment, Point
 from tests.fakes.world import World
 
 #: `make test-long` asks for many more.
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "500"))
 
 CHARTS = (
     FakeChart(version="1.0.0"),
@@ -37,6 +39,8 @@ CHARTS = (
     FakeChart(version="1.5.0", fails_render=True),
     FakeChart(version="1.6.0", never_ready=True),
     FakeChart(version="1.7.0", fails_rollback=True),
+    FakeChart(version="1.8.0", unhealthy=True, migrates=True),
+    FakeChart(version="1.3.0", content="mended"),
 )
 SPECS: tuple[dict[str, Any], ...] = (
     {},
@@ -45,6 +49,10 @@ SPECS: tuple[dict[str, Any], ...] = (
     {"maxHistory": 2, "test": {"enable": True}},
     {"upgrade": {"remediation": {"remediateLastFailure": False}}},
     {"upgrade": {"disableWait": True}},
+    {"policy": {"verify": {"watch": "15m"}}},
+    {"policy": {"verify": {"watch": "15m"}, "outOfBand": "revert"}, "maxHistory": 2},
+    {"policy": {"outOfBand": "absorb"}},
+    {"policy": {"quarantine": {"ttl": "1h"}}},
 )
 
 
@@ -72,7 +80,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
             step("declare", len(CHARTS) - 1, len(SPECS) - 1),
             step("pass"),
             step("settle"),
-            step("crash", 14),
+            step("crash", 40),
             step("person upgrades", len(CHARTS) - 1),
             step("person rolls back", 3),
             step("person uninstalls"),
@@ -83,6 +91,9 @@ def steps() -> st.SearchStrategy[list[Step]]:
             step("later", 3),
             step("resume"),
             step("lose state"),
+            step("watches", 2),
+            step("clock goes back"),
+            step("lift"),
         ),
         max_size=14,
     )
@@ -98,6 +109,9 @@ class Truth:
     problems: list[str] = field(default_factory=list)
     agreed: bool = False
     is_by_hand: bool = False
+    #: (version, artifact digest) that was said to be in quarantine, until when.
+    quarantined: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
+    upgraded_by_helmops: set[tuple[int, str]] = field(default_factory=set)
 
     def watch(self) -> None:
         world = self.world
@@ -112,6 +126,23 @@ class Truth:
 
         world.checks.readiness = looked  # type: ignore[method-assign]
         world.cluster.watchers.append(self._onlooker)
+        world.records.reach = world.cluster.reach
+
+    def note_quarantine(self) -> None:
+        """What helmops says to be in quarantine, once saved, is never tried while that holds."""
+        for saved in self.world.records.saves[-1:]:
+            for entry in saved.quarantine:
+                self.quarantined[entry.version, entry.digest] = entry.until
+
+    def _is_barred(self) -> bool:
+        declared = self.world.declared
+        assert declared is not None
+        artifact = declared.chart.artifact
+        key = (artifact.version, artifact.digest)
+        if key not in self.quarantined:
+            return False
+        until = self.quarantined[key]
+        return until is None or self.world.clock.now() < until
 
     def is_as_declared(self) -> bool:
         """Whether the newest revision is what the declaration says."""
@@ -123,6 +154,12 @@ class Truth:
             and dict(head.values) == dict(declared.values)
         )
 
+    def reverts(self, operation: str) -> bool:
+        """Whether the policy says to go back from what people make."""
+        declared = self.world.declared
+        out_of_band = declared.template.policy.out_of_band if declared else "hold"
+        return operation == "rollback" and out_of_band == "revert"
+
     def take_over(self) -> None:
         """A revision made by hand that is as declared when helmops looks is as good as its own."""
         head = self.world.cluster.last(self.world.release)
@@ -131,9 +168,18 @@ class Truth:
 
     def _onlooker(self, moment: Moment) -> None:
         acts = moment.operation in ("install", "upgrade", "rollback", "uninstall")
-        if moment.point is not Point.STARTED or not acts or self.is_by_hand:
+        self.note_quarantine()
+        if not acts or self.is_by_hand:
             return
         world = self.world
+        if moment.operation == "upgrade" and moment.revision:
+            made = world.cluster.last(world.release)
+            if made is not None:
+                self.upgraded_by_helmops.add((made.number, made.as_revision().digest))
+        if moment.point is not Point.STARTED:
+            return
+        if moment.operation == "upgrade" and self._is_barred():
+            self.problems.append(f"tried {world.cluster.calls[-1].chart} again in quarantine")
         call = world.cluster.calls[-1]
         if call.operation == "rollback":
             target = next(
@@ -141,13 +187,21 @@ class Truth:
             )
             if target.as_revision().digest not in self.seen_well:
                 self.problems.append(f"rolled back to {call.revision}, never seen well")
+            head = world.cluster.last(world.release)
+            if (
+                head is not None
+                and head.chart.migrates
+                and (head.number, head.as_revision().digest) in self.upgraded_by_helmops
+            ):
+                self.problems.append(f"rolled back {head.number}, past its migration")
         if call.operation == "uninstall" and not call.description.startswith("helmops: revision"):
             self.problems.append(f"uninstalled: {call.description}")
         if call.operation in ("upgrade", "rollback"):
             head = world.cluster.last(world.release)
             assert head is not None
             made = (head.number, head.as_revision().digest)
-            if made in self.made_by_hand and not self.agreed and not self.is_as_declared():
+            allowed = self.agreed or self.is_as_declared() or self.reverts(call.operation)
+            if made in self.made_by_hand and not allowed:
                 self.problems.append(f"went over revision {head.number}, made by hand")
 
 
@@ -205,16 +259,33 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
         case "later":
             world.clock.advance(timedelta(minutes=(1, 30, 120, 60 * 24)[step.number]))
         case "resume":
-            if world.reconciler.known.get(world.key) is not None and world.record.version:
-                fresh = await world.records.load(world.record.release)
-                if fresh is not None:
-                    truth.agreed = True
-                    world.records.write_by_other(resume(fresh))
+            fresh = await world.records.load(world.record.release) if known(world) else None
+            if fresh is not None:
+                truth.agreed = True
+                resumed = resume(fresh)
+                if resumed.quarantine != fresh.quarantine:
+                    truth.quarantined.clear()
+                world.records.write_by_other(resumed)
+        case "watches":
+            world.live.tells_truth = step.number == 1
+            world.live.health = LiveHealth(is_live=False) if step.number == 2 else None
+        case "clock goes back":
+            world.clock.advance(timedelta(minutes=-30))
+        case "lift":
+            fresh = await world.records.load(world.record.release) if known(world) else None
+            if fresh is not None:
+                truth.quarantined.clear()
+                world.records.write_by_other(lift(fresh))
         case "lose state":
             world.journal = type(world.journal)()
             world.restart()
         case _:
             raise AssertionError(step.what)
+
+
+def known(world: World) -> bool:
+    """Whether helmops has a record of the release that is saved."""
+    return world.reconciler.known.get(world.key) is not None and bool(world.record.version)
 
 
 async def by_hand(world: World, truth: Truth, what: str, step: Step) -> None:
@@ -297,7 +368,7 @@ def test_whatever_happens_the_rollback_target_was_seen_well_with_flux_defaults(
         world.declare(CHARTS[0])
         for step in history:
             await happen(step, world, truth)
-            rolled = [p for p in truth.problems if p.startswith("rolled back")]
+            rolled = [p for p in truth.problems if p.endswith("never seen well")]
             assert not rolled, rolled
         truth.problems.clear()
         world.cluster.unreachable = world.records.is_unreachable = False
