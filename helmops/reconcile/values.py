@@ -46,8 +46,8 @@ class ValuesReader:
         """
         layers: list[Layer] = []
         for index, reference in enumerate(release.resource.spec.values_from):
-            path = ("spec", "valuesFrom", index)
-            place = release.where_is(path)
+            field = ("spec", "valuesFrom", index)
+            place = release.where_is(field)
             found = await self._found(declarations, release, reference, place)
             if reference.target_path is not None and len(found) > 1:
                 raise ValuesError(
@@ -55,18 +55,14 @@ class ValuesReader:
                     where=place,
                 )
             for content, where in found:
-                layers.append(await self._layer(dotted(path), reference, content, where))
+                layers.append(await self._layer(dotted(field), reference, content, where))
         inline = release.resource.spec.values
         if inline:
-            values_path = ("spec", "values")
-            layers.append(
-                InlineLayer(
-                    dotted(values_path),
-                    release.where_is(values_path),
-                    values=inline,
-                    document=release.document,
-                )
-            )
+            path = ("spec", "values")
+            # What a record remembers has no lines.
+            document = None if declarations.is_remembered else release.document
+            where = release.where if document is None else release.where_is(path)
+            layers.append(InlineLayer(dotted(path), where, values=inline, document=document))
         return tuple(layers)
 
     async def _layer(
