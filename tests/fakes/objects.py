@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
-from helmops.cluster.api import Listing
+from helmops.cluster.api import Changed, Listed, Listing, WatchEvent
 from helmops.cluster.resources import WELL_KNOWN, Resource
 from helmops.errors import ClusterError, ObjectConflict, ObjectNotFound
 from tests.fakes.clock import FakeClock
@@ -33,6 +33,9 @@ class FakeObjects:
         self.container_logs: dict[tuple[str, str], str] = {}
         #: Of containers that were started anew.
         self.previous_logs: dict[tuple[str, str], str] = {}
+        #: What a followed log says as time goes by; None ends it.
+        self.streams: dict[tuple[str, str], asyncio.Queue[bytes | None]] = {}
+        self._watchers: list[tuple[Callable[[Object], bool], asyncio.Queue[Changed]]] = []
         self.on_create: Callable[[Object], None] | None = None
         self.fails_with: ClusterError | None = None
         self.fails_on: dict[tuple[str, str], ClusterError] = {}
@@ -47,11 +50,14 @@ class FakeObjects:
     def put(self, *objects: Object) -> None:
         """Put objects there as they are, in place of those that were there."""
         for one in objects:
+            was_there = _place(one) in self.objects
             self.objects[_place(one)] = copy.deepcopy(one)
+            self._tell("MODIFIED" if was_there else "ADDED", one)
 
     def drop(self, one: Object) -> None:
         """Take an object away."""
-        self.objects.pop(_place(one), None)
+        if (gone := self.objects.pop(_place(one), None)) is not None:
+            self._tell("DELETED", gone)
 
     def after(self, seconds: float, change: Callable[[], object]) -> None:
         """Do something at the first request after so many seconds."""
@@ -124,6 +130,58 @@ class FakeObjects:
         lines = log.splitlines(keepends=True)[-tail_lines:]
         return "".join(lines).encode()[:limit_bytes].decode(errors="replace")
 
+    async def follow_logs(
+        self, pod: str, namespace: str, *, container: str = ""
+    ) -> AsyncGenerator[bytes, None]:
+        """`streams` where a test says what comes and when, else the log as it is."""
+        await self._reach("follow", "Pod", namespace, pod)
+        if stream := self.streams.get((pod, container)):
+            while (chunk := await stream.get()) is not None:
+                yield chunk
+            return
+        if (pod, container) not in self.container_logs:
+            raise ObjectNotFound(f"no log of {pod}/{container}")
+        yield self.container_logs[pod, container].encode()
+
+    async def watch(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """Listed, then Changed for whatever is put and dropped."""
+
+        def wanted(one: Object) -> bool:
+            metadata = one["metadata"]
+            labels = dict(part.split("=", 1) for part in label_selector.split(",") if part)
+            return (
+                one["kind"] == kind
+                and namespace in ("", metadata.get("namespace", ""))
+                and labels.items() <= metadata.get("labels", {}).items()
+                and field_selector in ("", f"metadata.name={metadata['name']}")
+            )
+
+        told: asyncio.Queue[Changed] = asyncio.Queue()
+        watcher = wanted, told
+        self._watchers.append(watcher)
+        found = [copy.deepcopy(one) for one in self.objects.values() if wanted(one)]
+        try:
+            await self._reach("watch", kind, namespace, label_selector or field_selector)
+            yield Listed(tuple(found), "1")
+            while True:
+                yield await told.get()
+        finally:
+            self._watchers.remove(watcher)
+
+    def _tell(self, what: Literal["ADDED", "MODIFIED", "DELETED"], one: Object) -> None:
+        for wanted, told in self._watchers:
+            if wanted(one):
+                told.put_nowait(Changed(what, copy.deepcopy(one), "1"))
+
     async def resource_for(self, api_version: str, kind: str) -> Resource:
         try:
             return self.kinds[api_version, kind]
@@ -140,13 +198,17 @@ class FakeObjects:
             raise ObjectConflict(f"{metadata['name']} exists")
         metadata.setdefault("uid", f"uid-{metadata['name']}")
         self.objects[_place(made)] = made
+        self._tell("ADDED", made)
         if self.on_create:
             self.on_create(made)
         return copy.deepcopy(made)
 
     async def delete(self, api_version: str, kind: str, name: str, namespace: str = "") -> bool:
         await self._reach("delete", kind, namespace, name)
-        return self.objects.pop((kind, namespace, name), None) is not None
+        gone = self.objects.pop((kind, namespace, name), None)
+        if gone is not None:
+            self._tell("DELETED", gone)
+        return gone is not None
 
     async def _reach(self, verb: str, kind: str, namespace: str, name: str) -> None:
         self.asked.append(f"{verb} {kind}/{namespace}/{name}")
