@@ -78,6 +78,8 @@ class Desired:
     origin: str = ""
     #: The `-f` that the declaration came from, in full; what another one declares is not ours.
     location: str = ""
+    #: The Git revision that the declaration was read at; empty where it is not from Git.
+    commit: str = ""
     manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
     waiting_for: tuple[str, ...] = ()
     is_observed_only: bool = False

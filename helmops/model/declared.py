@@ -77,6 +77,8 @@ class SourceFile:
     location: str = ""
     root: str = ""
     error: DeclarationError | None = None
+    #: The Git revision that it was read at. Not compared: another commit alone changes nothing.
+    revision: str = field(default="", compare=False)
     built_by: BuiltBy | None = None
     declared_in: str = ""
 

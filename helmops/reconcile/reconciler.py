@@ -193,7 +193,7 @@ class Reconciler:
         if isinstance(decision, Stalled) and decision.is_refusal:
             return Passed(base, decision)
         record = self._concluded(record, desired, decision)
-        said = Said(decision=decision, by=request.by)
+        said = Said(decision=decision, by=request.by, commit=desired.commit)
         record = await self._keep(saved, record, said)
         return Passed(record, decision)
 
@@ -230,7 +230,7 @@ class Reconciler:
                 at = self._clock.now() + _CLUSTER_RETRY
                 decision = RetryAfter(at, decision.state, "too many actions", "ReconcileError")
             record = self._concluded(record, desired, decision)
-            said = Said(decision=decision, by=request.by)
+            said = Said(decision=decision, by=request.by, commit=desired.commit)
             if not isinstance(decision, Run):
                 record = await self._keep(saved, record, said)
                 return Passed(record, decision, tuple(done))

@@ -262,6 +262,7 @@ class Resolver:
             target=Unresolved("Progressing", "not resolved yet"),
             origin=release.where,
             location=self._location_of(release.file),
+            commit=release.file.revision,
             manifest=release.manifest,
             is_observed_only=self._observe_only or policy.mode == "observe",
         )

@@ -155,8 +155,8 @@ class Declarations:
             return self._in_trouble(
                 place, f"{content.vanished} at {revision}", "nothing of it is taken for removed"
             )
-        place.revision, place.files, place.trouble = revision, content.files, None
-        place.is_read = True
+        place.files = tuple(replace(file, revision=revision) for file in content.files)
+        place.revision, place.trouble, place.is_read = revision, None, True
         return True
 
     @staticmethod

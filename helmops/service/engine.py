@@ -11,6 +11,7 @@ import logging
 import posixpath
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -338,7 +339,8 @@ class Engine:
             started = self._clock.now()
             before = self._reconciler.known.get(key)
             wanted = self._resolver.wanted(self.declared, key)
-            passed = await self._reconciler.reconcile(wanted, request_of(declared))
+            request = asked_by(request_of(declared), before, reasons)
+            passed = await self._reconciler.reconcile(wanted, request)
             self._count(key, passed, self._clock.now() - started)
             self._tell(key, before, passed)
             self._wake_dependents(key, before, passed.record)
@@ -476,6 +478,15 @@ def request_of(declared: Declared[HelmRelease]) -> Request:
         reset=token if annotations.get(RESET_AT) == token else "",
         by="annotation",
     )
+
+
+def asked_by(request: Request, known: Record | None, reasons: tuple[str, ...]) -> Request:
+    """The request with who asked, for the ledger: an annotation only as long as it is new, else
+    what woke the release.
+    """
+    if request.reconcile and (known is None or known.handled.reconcile != request.reconcile):
+        return request
+    return replace(request, by=f"schedule ({', '.join(reasons[:3])})" if reasons else "schedule")
 
 
 def _paths_beside(release: Declared[HelmRelease]) -> tuple[str, ...]:

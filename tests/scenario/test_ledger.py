@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -332,3 +333,17 @@ async def test_a_revision_made_by_hand_is_told_as_held(world: World) -> None:
     held = world.journal.ledger[-1].entry
     assert (held["kind"], held["reason"]) == ("held", "RevisionMadeByHand")
     assert held["by"] == "schedule"
+
+
+async def test_every_entry_says_at_which_commit_it_was_declared(world: World) -> None:
+    world.declare(GOOD)
+    assert world.declared is not None
+    template = replace(world.declared.template, commit="main@sha1:0a1b", origin="apps/app.yaml:1")
+    world.declared = replace(world.declared, template=template)
+    await world.settle()
+    entries = [e.entry for e in world.journal.ledger]
+    assert {(e["commit"], e["origin"]) for e in entries} == {("main@sha1:0a1b", "apps/app.yaml:1")}
+    saves, count = len(world.records.saves), len(entries)
+    world.declared = replace(world.declared, template=replace(template, commit="main@sha1:ffff"))
+    await world.settle()
+    assert (len(world.records.saves), len(world.journal.ledger)) == (saves, count)

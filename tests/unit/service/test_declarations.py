@@ -218,6 +218,7 @@ async def test_a_path_in_the_repository_is_all_that_is_read(room: Room) -> None:
     declared = await room.declarations.read()
     assert names(declared) == {"web"}
     assert declared.releases[key("web")].where == f"{LABEL}/all.yaml:1"
+    assert declared.releases[key("web")].file.revision == room.git.asked[-1][2]
 
 
 async def test_git_that_does_not_answer_keeps_what_it_declared(room: Room) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from helmops.model.actions import NO_REQUEST, Action, CheckHealth, Request, Rollback, Upgrade
 from helmops.model.declared import Declared
-from helmops.service.engine import FORCE_AT, RECONCILE_AT, RESET_AT, request_of
+from helmops.model.records import Handled
+from helmops.service.engine import FORCE_AT, RECONCILE_AT, RESET_AT, asked_by, request_of
 from tests.fakes.service import Service
-from tests.unit.decide.samples import done, target
+from tests.unit.decide.samples import done, record, target
 from tests.unit.reconcile.samples import declare, key, release, repository
 
 
@@ -38,6 +39,15 @@ def test_force_and_reset_count_only_with_the_token_of_the_request(
     annotations: dict[str, str], request_: Request
 ) -> None:
     assert request_of(asked(**annotations)) == request_
+
+
+def test_who_asked_is_the_annotation_while_it_is_new_and_then_what_woke_the_release() -> None:
+    annotated = Request(reconcile="a", by="annotation")
+    assert asked_by(annotated, None, ("declared",)).by == "annotation"
+    assert asked_by(annotated, record(handled=Handled("b")), ("declared",)).by == "annotation"
+    handled = record(handled=Handled("a"))
+    assert asked_by(annotated, handled, ("a", "b", "c", "d")).by == "schedule (a, b, c)"
+    assert asked_by(NO_REQUEST, None, ()) == Request(by="schedule")
 
 
 def test_the_annotations_are_fluxs() -> None:
