@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,8 +84,6 @@ class _Followed:
     #: In the window: the objects of the manifest, and the scope that shows each. Outside: None,
     #: and those count that say that they are of the release.
     objects: Mapping[ObjectRef, Scope] | None = None
-    #: Actions of ours that run on it.
-    busy: int = 0
     was_live: bool = False
     lost_at: datetime | None = None
     look_at: datetime | None = None
@@ -113,6 +112,8 @@ class LiveReleases:
         self._on_change = on_change
         self._is_everywhere = is_everywhere
         self._followed: dict[ReleaseId, _Followed] = {}
+        #: How many actions of helm's run on a release.
+        self._busy: Counter[ReleaseId] = Counter()
         self._users: dict[Scope, set[ReleaseId]] = {}
         #: Workloads by the release that helm says they are of.
         self._workloads: dict[ReleaseId, dict[tuple[Scope, Place], None]] = {}
@@ -125,7 +126,7 @@ class LiveReleases:
         followed = self._followed.get(release)
         if followed is None:
             return None
-        if followed.busy or not self._is_live(followed):
+        if release in self._busy or not self._is_live(followed):
             return followed.fold.is_blind()
         return followed.fold.health
 
@@ -170,7 +171,6 @@ class LiveReleases:
             in_window=in_window,
             scopes=scopes,
             objects=objects,
-            busy=before.busy if before is not None else 0,
             look_at=catch_up,
         )
         self._followed[release] = followed
@@ -189,20 +189,19 @@ class LiveReleases:
     @contextmanager
     def changing(self, release: ReleaseId) -> Iterator[None]:
         """Around helm's actions on a release: what is seen meanwhile is helm's doing."""
-        followed = self._followed.get(release)
-        if followed is not None:
-            followed.busy += 1
+        self._busy[release] += 1
         try:
             yield
         finally:
-            now = self._followed.get(release)
+            self._busy[release] -= 1
+            if not self._busy[release]:
+                del self._busy[release]
+            followed = self._followed.get(release)
             if followed is not None:
-                followed.busy -= 1
-            if now is not None:
-                old = now.fold
-                now.fold = LiveFold(old.rules, old.max_restarts, old.released_at)
-                now.fold.health = _unknown_after(old)
-                now.look_at = now.not_before = self._clock.now() + _CATCH_UP
+                old = followed.fold
+                followed.fold = LiveFold(old.rules, old.max_restarts, old.released_at)
+                followed.fold.health = _unknown_after(old)
+                followed.look_at = followed.not_before = self._clock.now() + _CATCH_UP
                 self._woken.set()
 
     async def run(self) -> None:
@@ -238,8 +237,8 @@ class LiveReleases:
 
     def _look(self, release: ReleaseId, now: datetime) -> None:
         followed = self._followed.get(release)
-        if followed is None or followed.busy:
-            return
+        if followed is None or release in self._busy:
+            return  # looked at when the action has ended
         if now < followed.not_before:
             followed.look_at = followed.not_before
             return
