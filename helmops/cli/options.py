@@ -46,14 +46,27 @@ namespace = click.option(
 everywhere = click.option(
     "--all-namespaces", "-A", "everywhere", is_flag=True, help="Releases of all namespaces."
 )
-filename = click.option(
-    "--filename",
-    "-f",
-    "filenames",
-    multiple=True,
-    metavar="PATH|GIT_URL",
-    help="Directory, file or git+https://… with declarations; may be given several times. "
-    "[env: HELMOPS_FILENAME]",
+filename = _all(
+    click.option(
+        "--filename",
+        "-f",
+        "filenames",
+        multiple=True,
+        metavar="PATH|GIT_URL",
+        help="Directory, file or git+https://… with declarations; may be given several times. "
+        "[env: HELMOPS_FILENAME]",
+    ),
+    click.option(
+        "--kubectl",
+        metavar="PATH",
+        help="The kubectl that builds kustomizations. [env: HELMOPS_KUBECTL; default: kubectl]",
+    ),
+    click.option(
+        "--remote-bases",
+        is_flag=True,
+        default=None,
+        help="Let kustomizations load from other places. [env: HELMOPS_REMOTE_BASES]",
+    ),
 )
 state = click.option(
     "--state",

@@ -306,7 +306,7 @@ class _Reading:
             alerts=MappingProxyType(_of_kind(good, Alert)),
             providers=MappingProxyType(_of_kind(good, Provider)),
             receivers=MappingProxyType(_of_kind(good, Receiver)),
-            errors=tuple(sorted(self._errors, key=_place)),
+            errors=tuple(sorted({str(e): e for e in self._errors}.values(), key=_place)),
             bad_files=frozenset(path for path, _ in self._first_error),
             untouched=MappingProxyType(untouched),
             broken=MappingProxyType(

@@ -24,8 +24,9 @@ def not_ready(
 ) -> tuple[str, ...]:
     """The dependencies that are waited for, each with why; empty when all are ready.
 
-    `readyExpr` replaces the look at Ready, as in Flux. Raises ExpressionError for one that does not
-    compile; one that cannot be evaluated (yet) means not ready.
+    Those of its Kustomizations count until it is installed. `readyExpr` replaces the look at Ready,
+    as in Flux. Raises ExpressionError for one that does not compile; one that cannot be evaluated
+    (yet) means not ready.
     """
     waiting = []
     for dependency in release.resource.spec.depends_on:
@@ -33,7 +34,31 @@ def not_ready(
         why = _why_not(key, dependency, release, declarations, records.get(key))
         if why:
             waiting.append(f"{key} ({why})")
+    own = records.get(release.key)
+    if own is None or own.head is None:
+        waiting += _not_ready_first(release.key, declarations, records)
     return tuple(waiting)
+
+
+def _not_ready_first(
+    key: DeclarationKey,
+    declarations: DeclarationSet,
+    records: Mapping[DeclarationKey, Record],
+) -> list[str]:
+    """What a release that was never installed waits for, because its Kustomization depends on
+    others.
+    """
+    wait = declarations.first_waits.get(key)
+    if wait is None:
+        return []
+    waiting = list(wait.missing)
+    for other in wait.releases:
+        record = records.get(other)
+        if record is None or not record.is_ready():
+            condition = record.condition("Ready") if record is not None else None
+            why = "not released yet" if condition is None else condition.reason
+            waiting.append(f"{other} ({why})")
+    return waiting
 
 
 def _key(release: Declared[HelmRelease], dependency: DependsOn) -> DeclarationKey:

@@ -292,7 +292,7 @@ class Resolver:
         declarations: DeclarationSet,
         records: Mapping[DeclarationKey, Record],
     ) -> Desired:
-        if not release.resource.spec.depends_on:
+        if not release.resource.spec.depends_on and release.key not in declarations.first_waits:
             return desired
         try:
             waiting = not_ready(release, declarations, records)

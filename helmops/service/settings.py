@@ -10,8 +10,9 @@ All that cannot be used is said at once. Reads no files, and imports nothing hea
 | `--listen` | `HELMOPS_LISTEN` | `127.0.0.1:9640` |
 | `--defaults` | `HELMOPS_DEFAULTS` | `safe` |
 | `--helm` | `HELMOPS_HELM` | `helm`, looked for on PATH |
-| - | `HELMOPS_KUBECTL` | `kubectl`, looked for on PATH |
+| `--kubectl` | `HELMOPS_KUBECTL` | `kubectl`, looked for on PATH |
 | - | `HELMOPS_SOPS` | `sops`, looked for on PATH |
+| `--remote-bases` | `HELMOPS_REMOTE_BASES` | no |
 | `-n`, `--namespace` | `HELMOPS_NAMESPACE` | `default` |
 | `--watch-namespace` (repeatable) | `HELMOPS_WATCH_NAMESPACE`: separated by commas | all |
 | `--kubeconfig` | `KUBECONFIG` | as kubectl has it |
@@ -91,6 +92,7 @@ class Settings:
     defaults: Literal["safe", "flux"]
     helm: str
     kubectl: str
+    remote_bases: bool
     sops: str
     namespace: str
     watch_namespaces: tuple[str, ...]
@@ -123,7 +125,8 @@ class Settings:
                 "defaults", "--defaults", "DEFAULTS", _one_of("safe", "flux"), lambda: "safe"
             ),
             "helm": read("helm", "--helm", "HELM", str.strip, lambda: "helm"),
-            "kubectl": read("kubectl", "HELMOPS_KUBECTL", "KUBECTL", str.strip, lambda: "kubectl"),
+            "kubectl": read("kubectl", "--kubectl", "KUBECTL", str.strip, lambda: "kubectl"),
+            "remote_bases": read("remote_bases", "--remote-bases", "REMOTE_BASES", _truth, bool),
             "sops": read("sops", "HELMOPS_SOPS", "SOPS", str.strip, lambda: "sops"),
             "namespace": read(
                 "namespace", "--namespace", "NAMESPACE", _namespace, lambda: "default"

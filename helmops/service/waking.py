@@ -26,6 +26,8 @@ def changed_releases(before: DeclarationSet, after: DeclarationSet) -> dict[Decl
             woken[key] = "its annotations changed"
         elif before.policy_for(key) != after.policy_for(key):
             woken[key] = "its policy changed"
+        elif before.first_waits.get(key) != after.first_waits.get(key):
+            woken[key] = "what it waits for changed"
         else:
             touched = changed.intersection(_all_references(after, release))
             if touched:
@@ -161,6 +163,7 @@ def dependents_of(
     """By release: those that wait for it."""
     waiting: dict[DeclarationKey, list[DeclarationKey]] = {}
     for key, release in declared.releases.items():
-        for dependency in dependencies_of(release):
+        first = declared.first_waits.get(key)
+        for dependency in {*dependencies_of(release), *(first.releases if first else ())}:
             waiting.setdefault(dependency, []).append(key)
     return {key: tuple(keys) for key, keys in waiting.items()}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -60,8 +60,10 @@ from helmops.service.waking import references_of
 from helmops.sources.artifact_cache import ArtifactCache
 from helmops.sources.chart_repositories import AnyRepositories
 from helmops.sources.charts import ChartPackager
+from helmops.sources.flux_kustomization import Cluster
 from helmops.sources.git import GitMirrors, parse_git_filename
 from helmops.sources.helm_repository import HelmRepositories
+from helmops.sources.kustomize import Kustomizer
 from helmops.sources.oci_artifacts import OciArtifacts
 from helmops.sources.sops import Sops
 from helmops.sources.tree_files import TreeFiles
@@ -178,7 +180,11 @@ class Installation:
             git = GitMirrors(settings.cache_dir / "git")
             stack.callback(git.close)
             sops = Sops(settings.sops)
-            declarations = _declarations(settings, clock, git, sops)
+            builder = _builder(settings)
+            stack.callback(builder.close)
+            declarations = _declarations(
+                settings, clock, git, sops, builder, cluster=references, see=secrets.see
+            )
             artifacts = ArtifactCache(settings.cache_dir / "charts")
             registries = OciArtifacts(http, settings.cache_dir, artifacts=artifacts)
             resolver = Resolver(
@@ -396,19 +402,75 @@ class _Silence:
         return None
 
 
-async def declared_only(settings: Settings) -> DeclarationSet:
-    """What `-f` declares, without a cluster. Raises UsageError."""
+async def declared_only(
+    settings: Settings, see: Callable[[Any], None] = lambda _: None
+) -> DeclarationSet:
+    """What `-f` declares; a cluster is asked only for variables that are not declared. `see` is
+    told the Secrets that were read. Raises UsageError.
+    """
     if not settings.filenames:
         raise UsageError("there are no declarations", next_step="name them: -f DIR")
-    git = GitMirrors(settings.cache_dir / "git")
-    try:
-        return await _declarations(settings, SystemClock(), git, Sops(settings.sops)).read()
-    finally:
-        git.close()
+    async with contextlib.AsyncExitStack() as stack:
+        git = GitMirrors(settings.cache_dir / "git")
+        stack.callback(git.close)
+        builder = _builder(settings)
+        stack.callback(builder.close)
+        cluster = _ClusterWhenAsked(settings, stack)
+        declarations = _declarations(
+            settings,
+            SystemClock(),
+            git,
+            Sops(settings.sops),
+            builder,
+            cluster=cluster,
+            see=see,
+        )
+        return await declarations.read()
+
+
+class _ClusterWhenAsked:
+    """The cluster's ConfigMaps and Secrets, for commands that need none of it mostly."""
+
+    def __init__(self, settings: Settings, stack: contextlib.AsyncExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._opened: ClusterReferences | None = None
+
+    async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data, or None where there is none. Raises UsageError, ClusterError."""
+        return await (await self._references()).config_map(key)
+
+    async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
+        """Its data, or None where there is none. Raises UsageError, ClusterError."""
+        return await (await self._references()).secret(key)
+
+    async def _references(self) -> ClusterReferences:
+        if self._opened is None:
+            api = await Api.connect(
+                kubeconfig=self._settings.kubeconfig or None,
+                context=self._settings.context or None,
+                read_only=True,
+                light=True,
+            )
+            self._opened = ClusterReferences(await self._stack.enter_async_context(api))
+        return self._opened
+
+
+def _builder(settings: Settings) -> Kustomizer:
+    return Kustomizer(
+        settings.kubectl, settings.cache_dir / "kustomize", allow_remote=settings.remote_bases
+    )
 
 
 def _declarations(
-    settings: Settings, clock: SystemClock, git: GitMirrors, sops: Sops
+    settings: Settings,
+    clock: SystemClock,
+    git: GitMirrors,
+    sops: Sops,
+    builder: Kustomizer,
+    *,
+    cluster: Cluster,
+    see: Callable[[Any], None],
 ) -> Declarations:
     declarations = Declarations(
         clock=clock,
@@ -416,6 +478,9 @@ def _declarations(
         default_namespace=settings.namespace,
         random=random.random,
         decrypt=sops.decrypt,
+        builder=builder,
+        cluster=cluster,
+        see=see,
     )
     for filename in settings.filenames:
         if filename.startswith("git+"):

@@ -54,6 +54,11 @@ class FileTree:
         self._listings: dict[str, _Seen] = {}
         self._real: dict[str, str] = {}
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was asked for."""
+        return bool(self._files or self._listings)
+
     def read(self, path: str) -> bytes | None:
         """A file's content; None where there is no file. Raises DeclarationError, LeavesTree."""
         content, seen = self._read(path)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from helmops.model.declarations.base import Resource
 from helmops.model.declarations.helm_release import ChartTemplateSpec, HelmRelease
+from helmops.model.declarations.kustomization import Kustomization, KustomizationSpec
 from helmops.model.declarations.notification import Provider, ProviderSpec, Receiver
 from helmops.model.declarations.policy import ReleasePolicy, ReleasePolicySpec
 from helmops.model.declarations.sources import (
@@ -43,6 +44,8 @@ def unsupported_places(resource: Resource) -> Iterator[Unsupported]:
             yield from _under_spec(_of_git_repository(resource.spec))
         case ReleasePolicy():
             yield from _under_spec(_of_policy(resource.spec))
+        case Kustomization():
+            yield from _under_spec(_of_kustomization(resource.spec))
         case Provider():
             yield from _under_spec(_of_provider(resource.spec))
         case HelmChart():
@@ -145,6 +148,23 @@ def _of_policy(spec: ReleasePolicySpec) -> Iterator[Unsupported]:
     for position, check in enumerate(spec.verify.checks):
         if check.job is not None:
             yield ("verify", "checks", position, "job"), "not acted on yet"
+
+
+def _of_kustomization(spec: KustomizationSpec) -> Iterator[Unsupported]:
+    if spec.source_ref.kind != "GitRepository":
+        kind = spec.source_ref.kind
+        yield ("sourceRef", "kind"), f"`{kind}` is not acted on yet, `GitRepository` is"
+    yield from _set_fields(
+        {
+            ("kubeConfig",): spec.kube_config,
+            ("serviceAccountName",): spec.service_account_name,
+            ("decryption", "serviceAccountName"): spec.decryption
+            and spec.decryption.service_account_name,
+        }
+    )
+    for position, dependency in enumerate(spec.depends_on):
+        if dependency.ready_expr:
+            yield ("dependsOn", position, "readyExpr"), "not acted on yet"
 
 
 def _of_provider(spec: ProviderSpec) -> Iterator[Unsupported]:
