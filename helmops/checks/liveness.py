@@ -237,8 +237,11 @@ class LiveReleases:
 
     def _look(self, release: ReleaseId, now: datetime) -> None:
         followed = self._followed.get(release)
-        if followed is None or release in self._busy:
-            return  # looked at when the action has ended
+        if followed is None:
+            return
+        if release in self._busy:
+            followed.look_at = None  # comes again when the action has ended
+            return
         if now < followed.not_before:
             followed.look_at = followed.not_before
             return
