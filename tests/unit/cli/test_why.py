@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helmops.cli.app import status_of
-from helmops.cli.why import explain
+from helmops.cli.why import explain, lines
 from helmops.model.records import Hold, HoldReason
 from tests.fakes.installation import Machine
 from tests.unit.decide.samples import NOW, record, snapshot
@@ -22,6 +22,11 @@ def entry(version: int, verdict: str, message: str = "", **ours: Any) -> dict[st
     }
 
 
+def told_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What people are told, by label."""
+    return dict(lines(explain(manifest)))
+
+
 def why(
     *history: dict[str, Any],
     ready: tuple[str, str, str] = ("True", "UpgradeSucceeded", "Upgrade succeeded"),
@@ -31,7 +36,7 @@ def why(
     healthy = next((e for e in history if e["helmops"]["verdict"] == "healthy"), None)
     status, reason, message = ready
     condition = {"type": "Ready", "status": status, "reason": reason, "message": message}
-    return explain(
+    return told_of(
         {
             "metadata": {"namespace": "apps", "name": "shop"},
             "status": {
@@ -64,7 +69,7 @@ def test_a_healthy_release_waits_for_changes_and_would_go_back_to_itself() -> No
 def test_a_failure_that_is_the_reason_is_not_told_twice() -> None:
     history = (entry(3, "healthy"), entry(2, "failed", "it crashed"), entry(1, "healthy"))
     told = why(*history, ready=("False", "RetriesExceeded", "upgrade failed once: it crashed"))
-    assert "last failure" not in told
+    assert told["last failure"] == "revision 2, web@1.2.0"
     told = why(*history)
     assert told["last failure"] == "revision 2, web@1.2.0: it crashed"
 
@@ -102,7 +107,7 @@ def test_next_comes_another_look_an_end_or_what_is_under_way() -> None:
 
 
 def test_a_release_that_no_pass_looked_at_says_so() -> None:
-    told = explain({"metadata": {"namespace": "apps", "name": "shop"}, "status": {}})
+    told = told_of({"metadata": {"namespace": "apps", "name": "shop"}, "status": {}})
     assert told["because"] == "it was not passed over yet"
     assert told["state"] == "unknown"
 
@@ -111,6 +116,53 @@ def test_a_release_without_a_declaration_is_left_as_it_is() -> None:
     told = why(entry(1, "healthy"), removed=True)
     assert told["declaration"].startswith("gone")
     assert told["next"] == "nothing, as long as nothing declares it"
+
+
+def test_a_failure_comes_with_its_evidence_and_what_cannot_be_undone() -> None:
+    told = why(
+        entry(3, "healthy"),
+        entry(
+            2,
+            "failed",
+            "it crashed",
+            evidence={"number": 7, "summary": "pod web: exit 1\nno config"},
+            barriers=["Job/migrate runs as a pre-upgrade hook"],
+        ),
+    )
+    assert told["evidence"] == [
+        "pod web: exit 1",
+        "no config",
+        "all of it: helmops events shop --evidence 7",
+    ]
+    assert told["cannot be undone"] == ["Job/migrate runs as a pre-upgrade hook"]
+
+
+def test_what_a_rule_keeps_back_is_told_with_when_it_is_tried_next() -> None:
+    entries = [
+        {"version": "2.1.0", "at": "2026-01-05T12:00:00Z", "why": "it crashed", "until": None},
+        {"version": "2.0.0", "at": "2026-01-05T12:00:00Z", "why": "503", "until": "tomorrow"},
+    ]
+    told = why(
+        entry(1, "healthy"),
+        quarantine=entries,
+        heldBack=["3.0.0: upgrade.allow is minor", "2.1.0: in quarantine"],
+    )
+    first, second, third = told["kept back"]
+    assert first.startswith("2.1.0: in quarantine since 2026-01-05T12:00:00Z: it crashed, next")
+    assert "quarantine lift" in first
+    assert second.endswith("next tried tomorrow")
+    assert third == "3.0.0: upgrade.allow is minor"
+
+
+def test_no_more_is_told_than_fits_on_a_screen() -> None:
+    told = why(entry(1, "healthy"), heldBack=[f"2.{n}.0: too far" for n in range(40)])
+    assert len(told["kept back"]) == 6
+    assert told["kept back"][-1] == "and 35 more"
+
+
+def test_health_that_was_lost_is_told() -> None:
+    told = why(entry(1, "healthy"), healthLost={"at": "noon", "message": "not ready"})
+    assert told["health"] == "lost since noon: not ready"
 
 
 # The command
@@ -142,7 +194,8 @@ def test_programs_get_it_by_label(machine: Machine, capsys: pytest.CaptureFixtur
     assert status_of(["why", "apps/web", "-o", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["release"], told["state"]) == ("apps/web", "Diverged")
-    assert told["going on would"] == ["one", "two"]
+    assert told["hold"] == {"reason": "RevisionMadeByHand", "wouldDo": ["one", "two"]}
+    assert told["ready"]["status"] == "Unknown"
 
 
 def test_a_release_that_nobody_knows_is_said(
