@@ -52,12 +52,19 @@ from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache
 from helmops.sources.oci_reference import (
     OciRepository,
+    digest_with,
     is_oci_digest,
     is_tag,
     tag_of_version,
     version_of_tag,
 )
-from helmops.sources.oci_registry import Access, Descriptor, Manifest, OciRegistry
+from helmops.sources.oci_registry import (
+    Access,
+    Descriptor,
+    Manifest,
+    OciRegistry,
+    read_manifest,
+)
 from helmops.sources.signatures import Signature, check_signatures, fetch_signatures
 
 #: Media types of Helm's artifacts.
@@ -80,6 +87,8 @@ _ASKED_KEPT: Final = 24 * 3600.0
 _MOST_REPOSITORIES: Final = 2000
 _MOST_MANIFESTS: Final = 16
 _MOST_PINS: Final = 64
+#: Bytes of a manifest that is kept on disk; larger ones are fetched anew by the next process.
+_KEPT_MANIFEST: Final = 64 * 1024
 _MOST_FACTS: Final = 4096
 
 
@@ -103,7 +112,7 @@ class _Wanted:
     ref: _Ref
     interval: timedelta
     timeout: timedelta
-    #: The name that the chart must have; empty for any.
+    #: The chart as it is asked for, whose last part is the name that it must have; empty for any.
     chart: str = ""
     #: Media type of the layer; empty for Helm's, or else the first.
     layer: str = ""
@@ -513,11 +522,11 @@ class OciArtifacts:
         for tag, digest in kept.pins.items():
             if is_tag(tag) and is_oci_digest(digest):
                 known.pins[tag] = _Pin(digest)
-        for digest, manifest in kept.manifests.items():
-            if all(is_oci_digest(layer.digest) and layer.size >= 0 for layer in manifest.layers):
-                known.manifests[digest] = Manifest(
-                    digest, manifest.config_type, tuple(manifest.layers), manifest.is_index
-                )
+        for digest, body in kept.manifests.items():
+            # The cache vouches for nothing: it is checked like one that a registry sends.
+            if is_oci_digest(digest) and digest_with(digest, body) == digest:
+                with contextlib.suppress(SourceError, ChartRefused):
+                    known.manifests[digest] = read_manifest(body, digest, known.key)
         for digest, signatures in kept.signatures.items():
             known.signatures[digest] = tuple(Signature(*one) for one in signatures)
         known.is_kept = True
@@ -530,8 +539,9 @@ class OciArtifacts:
             tags=list(known.tags) if known.tags is not None else None,
             pins={tag: pin.digest for tag, pin in known.pins.items()},
             manifests={
-                digest: _KeptManifest(one.config_type, list(one.layers), one.is_index)
+                digest: one.body
                 for digest, one in known.manifests.items()
+                if len(one.body) <= _KEPT_MANIFEST
             },
             signatures={
                 digest: [(one.form, one.payload, one.signature) for one in signatures]
@@ -549,18 +559,12 @@ class OciArtifacts:
         Path(name).replace(self._directory / f"{key}.json")
 
 
-class _KeptManifest(msgspec.Struct):
-    config_type: str
-    layers: list[Descriptor]
-    is_index: bool = False
-
-
 class _Kept(msgspec.Struct):
     """What is on disk of one repository."""
 
     tags: list[str] | None = None
     pins: dict[str, str] = {}
-    manifests: dict[str, _KeptManifest] = {}
+    manifests: dict[str, bytes] = {}
     signatures: dict[str, list[tuple[str, bytes, bytes]]] = {}
 
 
@@ -606,7 +610,7 @@ def _of_chart(
         ref,
         spec.interval,
         spec.timeout,
-        chart=chart.rpartition("/")[2],
+        chart=chart,
     )
 
 
@@ -721,7 +725,7 @@ def _check_facts(facts: ChartFacts, asked: _Wanted, tag: str, where: str) -> Non
     """That the archive is what its repository and tag say. Raises ChartRefused."""
     spelt = version_of_tag(tag, leading_v=True) if tag else None
     same = spelt is None or _same_version(spelt, facts.version, exactly=bool(asked.chart))
-    if not same or (asked.chart and facts.name != asked.chart):
+    if not same or (asked.chart and facts.name != asked.chart.rpartition("/")[2]):
         raise ChartRefused(
             f"the artifact holds {facts.name} {facts.version}, which is not what its repository"
             " and tag say",

@@ -83,13 +83,16 @@ class _Document(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest whose digest was checked. `is_index` has `manifests` in place of layers."""
+    """A manifest whose digest was checked. `is_index` has `manifests` in place of layers; `body` is
+    what it was read from.
+    """
 
     digest: str
     config_type: str = ""
     layers: tuple[Descriptor, ...] = ()
     is_index: bool = False
     manifests: tuple[Descriptor, ...] = ()
+    body: bytes = field(default=b"", repr=False)
 
 
 class _TagPage(msgspec.Struct):
@@ -142,7 +145,12 @@ class OciRegistry:
                 where=f"{repository}",
                 next_step="something between here and the registry changes what it sends",
             )
-        return _read_manifest(response, digest, repository)
+        return read_manifest(
+            response.body,
+            digest,
+            f"{repository}@{digest}",
+            response.headers.get("content-type", ""),
+        )
 
     async def referrers(
         self, repository: OciRepository, digest: str, access: Access
@@ -159,7 +167,7 @@ class OciRegistry:
         _refuse(response, repository)
         if response.headers.get("content-type", "").partition(";")[0] != _OCI_INDEX:
             return None
-        return _read_manifest(response, digest_with("sha256:", response.body), repository)
+        return read_manifest(response.body, "", f"{repository}@{digest}", _OCI_INDEX)
 
     async def tags(self, repository: OciRepository, access: Access) -> tuple[str, ...]:
         """Every tag, in the registry's order. The whole list is one operation, and has to come
@@ -311,17 +319,17 @@ class _Counted:
         )
 
 
-def _read_manifest(response: Response, digest: str, repository: OciRepository) -> Manifest:
-    where = f"{repository}@{digest}"
+def read_manifest(body: bytes, digest: str, where: str, content_type: str = "") -> Manifest:
+    """Read a manifest whose digest the caller has checked. Raises SourceInvalid, ChartRefused."""
     try:
-        document = msgspec.json.decode(response.body, type=_Document)
+        document = msgspec.json.decode(body, type=_Document)
     except (msgspec.DecodeError, RecursionError):
         raise SourceInvalid(
             "the registry's manifest cannot be read",
             where=where,
             next_step="is this the address of a registry?",
         ) from None
-    kind = document.media_type or response.headers.get("content-type", "").partition(";")[0]
+    kind = document.media_type or content_type.partition(";")[0]
     is_index = document.manifests is not None or kind in (_OCI_INDEX, _DOCKER_LIST)
     if is_index and document.layers is not None:
         raise ChartRefused("its manifest has both layers and manifests", where=where)
@@ -338,6 +346,7 @@ def _read_manifest(response: Response, digest: str, repository: OciRepository) -
         layers=layers,
         is_index=is_index,
         manifests=manifests,
+        body=body,
     )
 
 

@@ -15,6 +15,7 @@ Transparency logs and certificates are not looked at: a given key says who signe
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,13 @@ from typing import Any, Final
 
 import msgspec
 
-from helmops.errors import ChartRefused, SignatureRefused, SourceMissing, ValuesError
+from helmops.errors import (
+    ChartRefused,
+    SignatureRefused,
+    SourceMissing,
+    SourceUnavailable,
+    ValuesError,
+)
 from helmops.sources.oci_reference import OciRepository
 from helmops.sources.oci_registry import Access, Descriptor, Manifest, OciRegistry
 
@@ -51,7 +58,22 @@ class Signature:
 async def fetch_signatures(
     registry: OciRegistry, repository: OciRepository, digest: str, access: Access
 ) -> tuple[Signature, ...]:
-    """Every signature that a registry has for a digest, whoever made it. Raises SourceError."""
+    """Every signature that a registry has for a digest, whoever made it. All of it is one
+    operation, and has to end within the timeout. Raises SourceError.
+    """
+    try:
+        async with asyncio.timeout(access.timeout.total_seconds()):
+            return await _fetch(registry, repository, digest, access)
+    except TimeoutError:
+        raise SourceUnavailable(
+            f"the signatures did not come within {access.timeout.total_seconds():g} s",
+            where=f"{repository}@{digest}",
+        ) from None
+
+
+async def _fetch(
+    registry: OciRegistry, repository: OciRepository, digest: str, access: Access
+) -> tuple[Signature, ...]:
     found: list[Signature] = []
     stem = digest.replace(":", "-")
     simple = await _manifest_if_there(registry, repository, f"{stem}.sig", access)
