@@ -17,8 +17,9 @@ from helmops.cli.session import key_of, run_async, settings_of
 def absorb(name: str, **given: Any) -> None:
     """Print the values that would absorb a revision that somebody made by hand.
 
-    Merged into `spec.values` (null deletes a key), they make the declaration mean what runs; the
-    revision is then taken over as it is. Prints what was changed by hand, secret values too.
+    Merged into `spec.values`, less the keys that are to be removed, they make the declaration mean
+    what runs; the revision is then taken over as it is. Prints what was changed by hand, secret
+    values too.
     """
     settings = settings_of(**given)
     key = key_of(name, settings.namespace)

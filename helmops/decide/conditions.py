@@ -42,8 +42,14 @@ _ACTION_NAMES = {
 }
 
 
+#: Holds because of what a source offers; they end with it.
+_OF_SOURCE = frozenset({HoldReason.DOWNGRADE, HoldReason.YANKED, HoldReason.RETAGGED})
+
+
 def conclude(record: Record, desired: Desired, decision: Decision, now: datetime) -> Record:
     """The record at this point of a pass: its state, conditions and the next try."""
+    if isinstance(decision, Settled) and record.hold and record.hold.reason in _OF_SOURCE:
+        record = record.evolve(hold=None)  # its source offers what is released again
     conditions = _merged(record, _conditions(record, desired, decision), now)
     finished = not isinstance(decision, Run)
     return record.evolve(

@@ -22,7 +22,7 @@ from helmops.decide.rollback_target import (
     rollback_target,
     to_put_back,
 )
-from helmops.decide.state import classify, difference_to_target
+from helmops.decide.state import classify, difference_to_target, is_absorbed
 from helmops.model.actions import (
     Adopt,
     CheckHealth,
@@ -680,7 +680,9 @@ def _adopted_unhealthy(
     helm itself had failed.
     """
     known = _known(record)
-    if known.released is Proof.FAILED or difference_to_target(desired, _head(observed), known):
+    head = _head(observed)
+    differs = difference_to_target(desired, head, known) and not is_absorbed(desired, head, record)
+    if known.released is Proof.FAILED or differs:
         return _out_of_sync(found, desired, observed, record, done, request, now)
     at = (known.judged_at or now) + desired.spec.interval
     if now >= at and not _ran(done, CheckHealth):
@@ -803,6 +805,9 @@ def _try_upgrade(
     downgrade = _downgrade(found, desired, target, record, now)
     if downgrade is not None:
         return downgrade
+    retag = _retag(found, desired, target, record, now)
+    if retag is not None:
+        return retag
     return _upgrade(found, desired, target, observed, record, done, now, why)
 
 
@@ -867,6 +872,8 @@ def _downgrade(
 ) -> Decision | None:
     """A lower version than the deployed one is not gone to by itself."""
     deployed, version = target.downgrade_from, target.chart.version
+    if deployed and target.yanked:
+        return _yank(found, desired, target, record, now)
     if not deployed or desired.policy.upgrade.downgrade == "follow":
         return None
     if record.accepted == acceptance(HoldReason.DOWNGRADE, version):
@@ -880,6 +887,53 @@ def _downgrade(
         "goes there once, upgrade.downgrade: follow in a ReleasePolicy always",
         now,
         (f"downgrade {target.chart.name} from {deployed} to {version}",),
+    )
+
+
+def _yank(
+    found: Classified, desired: Desired, target: Target, record: Record, now: datetime
+) -> Decision | None:
+    """Where the deployed version is gone from its source, the next older one is not gone to."""
+    chart = target.chart
+    subject = f"{target.yanked}>{chart.version}"
+    if desired.policy.upgrade.yank == "follow":
+        return None
+    if record.accepted == acceptance(HoldReason.YANKED, subject):
+        return None
+    return _hold(
+        found,
+        desired,
+        HoldReason.YANKED,
+        subject,
+        f"the deployed {chart.name} {target.yanked} is gone from its source, and {chart.version} "
+        "is the newest that is left. `helmops resume` goes there once, upgrade.yank: follow in a "
+        "ReleasePolicy always",
+        now,
+        (f"downgrade {chart.name} from {target.yanked} to {chart.version}",),
+    )
+
+
+def _retag(
+    found: Classified, desired: Desired, target: Target, record: Record, now: datetime
+) -> Decision | None:
+    """Other content under the deployed version is not taken in by itself."""
+    chart = target.chart
+    digest = chart.upstream_digest or chart.digest
+    otherwise = "follow" if is_flux(desired) else "hold"
+    if not target.retagged_from or (desired.policy.upgrade.retag or otherwise) == "follow":
+        return None
+    if record.accepted == acceptance(HoldReason.RETAGGED, digest):
+        return None
+    return _hold(
+        found,
+        desired,
+        HoldReason.RETAGGED,
+        digest,
+        f"the source has other content as {chart.name} {chart.version} than was released: sha256:"
+        f"{digest[:12]}, it was sha256:{target.retagged_from[:12]}. `helmops resume` takes it "
+        "once, upgrade.retag: follow in a ReleasePolicy always",
+        now,
+        (f"upgrade {chart.name} {chart.version} to other content of the same version",),
     )
 
 

@@ -48,6 +48,7 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
         origin,
         desired,
         artifact_digest=note.artifact_digest,
+        upstream_digest=note.upstream_digest,
         released=Proof.PASSED if succeeded else Proof.FAILED,
         at=now,
         message="" if succeeded else f"the {note.action} was broken off",

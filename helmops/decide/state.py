@@ -111,7 +111,8 @@ def difference_to_target(desired: Desired, head: Revision, known: Snapshot | Non
     there is no target to compare with.
 
     As Flux does, the chart's name and version and the digest of the values are compared, and the
-    chart's content only where `reconcileStrategy: Revision` asks for it.
+    chart's content only where `reconcileStrategy: Revision` asks for it, or where what is published
+    under one version was changed.
     """
     target = desired.target
     if not isinstance(target, Target):
@@ -125,6 +126,8 @@ def difference_to_target(desired: Desired, head: Revision, known: Snapshot | Non
         return "values changed"
     if known is not None and known.post_render_digest != target.post_render_digest:
         return "postRenderers or commonMetadata changed"
+    if target.retagged_from:
+        return f"content of {chart.name} {chart.version} changed in its source"
     if (
         target.follows_content
         and known is not None

@@ -1,27 +1,49 @@
-"""What makes one set of values of another: the patch that helm's merge would apply."""
+"""What makes one set of values of another, for a person who edits a declaration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
-def values_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The smallest values that, merged over `before` as helm merges, give `after`: maps are merged,
-    null deletes a key, everything else replaces. Computational only.
+@dataclass(frozen=True, slots=True)
+class ValuesPatch:
+    """Values to be merged in, and the keys to be taken out, from the outside in.
 
-    A null that `after` itself has stays one, as helm takes it: the key goes.
+    A null would not take a key out: helm keeps it as a null among the user's values.
+    """
+
+    merged: Mapping[str, Any]
+    removed: tuple[tuple[str, ...], ...] = ()
+
+
+def values_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> ValuesPatch:
+    """The smallest change that makes `after` of `before`. Computational only.
 
     >>> values_patch({"a": 1, "b": {"c": 1, "d": 2}}, {"b": {"c": 3, "d": 2}})
-    {'a': None, 'b': {'c': 3}}
+    ValuesPatch(merged={'b': {'c': 3}}, removed=(('a',),))
     """
-    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    return ValuesPatch(_merged(before, after), tuple(_removed(before, after)))
+
+
+def _merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    patch: dict[str, Any] = {}
     for key, value in after.items():
         if key not in before:
             patch[key] = value
         elif isinstance(value, Mapping) and isinstance(before[key], Mapping):
-            if inner := values_patch(before[key], value):
+            if inner := _merged(before[key], value):
                 patch[key] = inner
         elif type(value) is not type(before[key]) or value != before[key]:
             patch[key] = value
     return patch
+
+
+def _removed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in before.items():
+        if key not in after:
+            yield (key,)
+        elif isinstance(value, Mapping) and isinstance(after[key], Mapping):
+            for path in _removed(value, after[key]):
+                yield (key, *path)

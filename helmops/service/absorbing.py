@@ -53,7 +53,9 @@ async def absorbing_values(settings: Settings, key: DeclarationKey) -> str:
         said.append(f"# revision {known.revision} is not stored any more: these are all values")
     if (head.chart_name, head.chart_version) != (known.chart_name, known.chart_version):
         said.append(f"# chart.spec: chart {head.chart_name}, version {head.chart_version}")
-    if not patch:
-        said.append("# the values are the same")
+    said += [f"# to be removed: {'.'.join(path)}" for path in patch.removed]
+    if not patch.merged:
+        said.append("# nothing is to be added to the values")
         return "\n".join(said) + "\n"
-    return "\n".join(said) + "\n" + yaml.safe_dump(patch, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(dict(patch.merged), sort_keys=False, allow_unicode=True)
+    return "\n".join(said) + "\n" + str(text)

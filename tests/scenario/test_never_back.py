@@ -646,3 +646,16 @@ async def test_watches_that_are_not_connected_say_nothing(world: World) -> None:
     await world.run_pass()
 
     assert world.reason("Healthy") == "SeenHealthy"
+
+
+async def test_what_was_absorbed_is_left_as_it_is_though_it_is_not_well(world: World) -> None:
+    policy = {"outOfBand": "absorb"}
+    await installed(world, policy=policy)
+    await hand_made(world, a=1)
+    world.cluster.sicken(world.release)
+
+    await world.settle()
+
+    assert world.running() == "1.1.0"
+    assert world.cluster.runs["upgrade"] == 0
+    assert not world.ready()
