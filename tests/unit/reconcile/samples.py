@@ -12,6 +12,7 @@ from helmops.model.releases import DeclarationKey
 
 ROOT = "/declarations"
 CHARTS = "https://charts.example.com"
+REGISTRY = "oci://registry.example.com/charts/web"
 GIT = "https://git.example.com/apps.git"
 SOURCES = "source.toolkit.fluxcd.io/v1"
 
@@ -60,6 +61,23 @@ def helm_chart(name: str = "web", /, *, metadata: Any = None, **spec: Any) -> di
     source = {"kind": "HelmRepository", "name": "charts"}
     said = {"chart": "web", "sourceRef": source, "interval": "5m", **spec}
     return document(SOURCES, "HelmChart", name, metadata=metadata or {}, spec=said)
+
+
+def artifact(name: str = "web", /, *, metadata: Any = None, **spec: Any) -> dict[str, Any]:
+    """An OCIRepository, the tag latest unless said otherwise."""
+    said = {"url": REGISTRY, "interval": "5m", **spec}
+    return document(SOURCES, "OCIRepository", name, metadata=metadata or {}, spec=said)
+
+
+def release_of_artifact(
+    name: str = "web", /, *, namespace: str | None = None, **spec: Any
+) -> dict[str, Any]:
+    """A HelmRelease whose chart the OCIRepository `web` is."""
+    reference = {"kind": "OCIRepository", "name": "web"}
+    if namespace is not None:
+        reference["namespace"] = namespace
+    said = {"interval": "1h", "chartRef": reference, **spec}
+    return document("helm.toolkit.fluxcd.io/v2", "HelmRelease", name, spec=said)
 
 
 def policy(name: str = "policy", /, **spec: Any) -> dict[str, Any]:
