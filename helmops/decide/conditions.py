@@ -24,6 +24,7 @@ from helmops.model.actions import (
 from helmops.model.records import (
     Condition,
     ConditionStatus,
+    HoldReason,
     Origin,
     Proof,
     Record,

@@ -36,6 +36,11 @@ class Target:
     held_back: tuple[str, ...] = ()
     #: The deployed version, where the chosen one is lower; else empty.
     downgrade_from: str = ""
+    #: The deployed version, where its source does not have it any more; else empty.
+    yanked: str = ""
+    #: The digest that the deployed version had, where its source has other content under that
+    #: version now; else empty.
+    retagged_from: str = ""
     #: `reconcileStrategy: Revision`: other content under the same version is a change as well.
     follows_content: bool = False
     #: Why it is in quarantine, where nothing else is in range; else empty.

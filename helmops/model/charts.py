@@ -48,6 +48,9 @@ class ChartArtifact:
     #: releases the chart does it.
     post_rendering: PostRendering | None = field(default=None, kw_only=True)
     deprecated: bool = False
+    #: Hex SHA-256 of the archive as its source gave it; empty where that is `digest`, and where
+    #: helmops packed a directory.
+    upstream_digest: str = ""
     #: A chart that only others use: there is nothing in it to install.
     is_library: bool = False
     annotations: tuple[tuple[str, str], ...] = ()

@@ -98,6 +98,8 @@ class Snapshot:
     restores: int = 0
     #: What was gathered after it failed; None before that.
     evidence: EvidenceNote | None = None
+    #: Of the archive as its source gave it; empty where nobody knows.
+    upstream_digest: str = ""
     #: What the step to this revision did that a rollback cannot undo.
     barriers: tuple[str, ...] = ()
 
@@ -190,6 +192,10 @@ class HoldReason(StrEnum):
     ROLLED_BACK = "RolledBackByHand"
     #: The version that was resolved is lower than the deployed one.
     DOWNGRADE = "DowngradeHeld"
+    #: The deployed version is gone from its source, and only older ones are left.
+    YANKED = "VersionYanked"
+    #: The source has other content under the deployed version.
+    RETAGGED = "VersionRetagged"
     #: Release name or namespace changed; going on would uninstall the old one.
     MOVED = "ReleaseMoved"
     #: The chart's name changed; going on would uninstall and install.
@@ -229,6 +235,7 @@ class InFlight:
     chart_version: str = ""
     config_digest: str = ""
     artifact_digest: str = ""
+    upstream_digest: str = ""
     post_render_digest: str = ""
     target_digest: str = ""
     target_revision: int = 0

@@ -74,6 +74,18 @@ class ChartRepositories(Protocol):
         Raises SourceError, ChartRefused, SignatureRefused.
         """
 
+    async def signer(
+        self,
+        repository: HelmRepositorySpec,
+        version: ChartVersion,
+        artifact: ChartArtifact,
+        credentials: HttpCredentials,
+        keys: Mapping[str, bytes],
+    ) -> str:
+        """Who signed a pulled archive, by Helm's provenance file beside it, which one of the keys
+        (OpenPGP, by file name) must have signed. Raises SourceError, SignatureRefused, ValuesError.
+        """
+
     async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
         """Poll now, by a conditional request; whether anything changed. Raises SourceError."""
 

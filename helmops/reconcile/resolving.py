@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from operator import itemgetter
@@ -20,6 +20,7 @@ from helmops.errors import (
     Follows,
     HelmopsError,
     NotSupported,
+    SignatureRefused,
     SourceError,
     SourceUnavailable,
     VersionError,
@@ -42,7 +43,7 @@ from helmops.model.declarations import (
 from helmops.model.declared import DeclarationSet, Declared, SourceFile, template_of
 from helmops.model.documents import dotted
 from helmops.model.post_rendering import PostRendering
-from helmops.model.records import Quarantined, Record
+from helmops.model.records import Quarantined, Record, Verdict
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.credentials import CredentialReader
 from helmops.reconcile.dependencies import not_ready
@@ -78,6 +79,9 @@ class _Chart:
     choice: str
     held_back: tuple[str, ...] = ()
     is_downgrade: bool = False
+    is_yanked: bool = False
+    #: Somebody published it under its version, and is not expected to change it.
+    is_published: bool = False
     follows_content: bool = False
 
 
@@ -88,6 +92,15 @@ class _Limits:
     deployed: str
     policy: ReleasePolicySpec
     quarantine: tuple[Quarantined, ...] = ()
+    #: The digest of the archive that the deployed version was released from; empty where unknown.
+    released_from: str = ""
+
+    def retagged_from(self, chart: _Chart) -> str:
+        """The digest that the deployed version had, where it has another one now; else empty."""
+        digest = chart.artifact.upstream_digest or chart.artifact.digest
+        is_same = _without_build(chart.artifact.version) == _without_build(self.deployed)
+        known = self.released_from
+        return known if chart.is_published and is_same and known not in ("", digest) else ""
 
     def bar(self, version: ChartVersion) -> str:
         """Why a version is not to be chosen while there is another."""
@@ -107,6 +120,7 @@ class _Memo:
     versions: tuple[ChartVersion, ...]
     deployed: str
     quarantine: tuple[Quarantined, ...]
+    released_from: str
     desired: Desired
 
 
@@ -205,12 +219,14 @@ class Resolver:
             target = Unresolved("Progressing", why, is_unasked=True)
             return replace(self._template(declarations, release), target=target)
         quarantine = in_force(release.key, records, self._clock.now())
+        released_from = _released_from(records.get(release.key), deployed)
         known = self._memo.get(release.key)
         if (
             known is not None
             and known.declarations is declarations
             and known.deployed == deployed
             and known.quarantine == quarantine
+            and known.released_from == released_from
             and await self._has_same_versions(known, declarations, release)
         ):
             return self._with_dependencies(known.desired, release, declarations, records)
@@ -220,7 +236,7 @@ class Resolver:
             self._refuse_unsupported(declarations, release)
             _check_expressions(release)
             spec = self._with_chart(desired.spec, declarations, release)
-            limits = _Limits(deployed, desired.policy, quarantine)
+            limits = _Limits(deployed, desired.policy, quarantine, released_from)
             chart, versions = await self._chart(declarations, release, spec, limits)
             values = composed(await self._values.layers(declarations, release))
             rendering = post_rendering_of(spec, helm_major=self._helm.major)
@@ -234,6 +250,8 @@ class Resolver:
                     choice=chart.choice,
                     held_back=chart.held_back,
                     downgrade_from=deployed if chart.is_downgrade else "",
+                    yanked=deployed if chart.is_yanked else "",
+                    retagged_from=limits.retagged_from(chart),
                     follows_content=chart.follows_content,
                     quarantined=limits.why_quarantined(
                         chart.artifact.name, chart.artifact.version, chart.artifact.digest
@@ -245,7 +263,9 @@ class Resolver:
             desired = replace(desired, target=self._unresolved(release.key, error))
         is_memorable = versions is not None and not release.resource.spec.values_from
         if versions is not None and is_memorable and isinstance(desired.target, Target):
-            self._memo[release.key] = _Memo(declarations, versions, deployed, quarantine, desired)
+            self._memo[release.key] = _Memo(
+                declarations, versions, deployed, quarantine, released_from, desired
+            )
         else:
             self._memo.pop(release.key, None)
         return self._with_dependencies(desired, release, declarations, records)
@@ -397,6 +417,15 @@ class Resolver:
     ) -> tuple[_Chart, tuple[ChartVersion, ...] | None]:
         deployed = limits.deployed
         source = declarations.source_of(release)
+        if limits.policy.upgrade.provenance is not None and (
+            source is None or not isinstance(source.resource, HelmRepository)
+        ):
+            raise SignatureRefused(
+                "upgrade.provenance of its policy asks for Helm's provenance, which only charts of "
+                "a HelmRepository have",
+                where=release.where,
+                next_step="verify commits by a GitRepository's `verify`, registries by cosign",
+            )
         if source is None:
             if spec.chart is None:  # a `chartRef` that is refused before
                 raise NotSupported("chartRef is not acted on yet", where=release.where)
@@ -439,6 +468,14 @@ class Resolver:
         choice = self._choose(versions, wanted.version or "", limits, allow, str(source.key))
         artifact = await self._repositories.pull(repository, choice.selected, credentials)
         _refuse_library(artifact, source)
+        signer = ""
+        if limits.policy.upgrade.provenance is not None:
+            keys = await self._credentials.files(
+                release.key.namespace, limits.policy.upgrade.provenance.keyring_secret_ref
+            )
+            signer = await self._repositories.signer(
+                repository, choice.selected, artifact, credentials, keys
+            )
         if wanted.values_files:
             artifact = await self._builder.with_values_files(
                 artifact,
@@ -447,9 +484,11 @@ class Resolver:
             )
         chart = _Chart(
             artifact=artifact,
-            choice=choice.reason,
+            choice=f"{choice.reason}, signed by {signer}" if signer else choice.reason,
             held_back=tuple(f"{held.version}: {held.why}" for held in choice.held_back),
             is_downgrade=choice.is_downgrade,
+            is_yanked=_is_gone(limits.deployed, versions, wanted.version or ""),
+            is_published=True,
             # Other values files make another chart of the same version.
             follows_content=bool(wanted.values_files),
         )
@@ -482,7 +521,10 @@ class Resolver:
         # What runs under the published version goes on under it, so that taking over what helm
         # released changes nothing; then it is the content that tells of a tag that moved.
         is_plain = limits.deployed == artifact.version
+        is_range = bool(ref.semver and not ref.digest)
         chart = _Chart(
+            is_yanked=is_range and _is_gone(limits.deployed, versions, ref.semver),
+            is_published=True,
             artifact=replace(artifact, revision=artifact.version)
             if is_plain
             else await self._with_digest(artifact),
@@ -505,6 +547,7 @@ class Resolver:
             version=built.version,
             path=built.path,
             digest=built.digest,
+            upstream_digest=artifact.digest,
             revision=built.version,
         )
 
@@ -674,6 +717,32 @@ def _refuse_library(artifact: ChartArtifact, source: Declared[Any]) -> None:
             where=str(source.key),
             next_step="name the chart that uses it",
         )
+
+
+def _released_from(record: Record | None, deployed: str) -> str:
+    """The digest of the archive that the deployed version came from; empty where nobody knows."""
+    for snapshot in record.history if record is not None else ():
+        if snapshot.chart_version == deployed and snapshot.verdict is not Verdict.FAILED:
+            return snapshot.upstream_digest
+    return ""
+
+
+def _is_gone(deployed: str, versions: Sequence[ChartVersion], wanted: str) -> bool:
+    """Whether the deployed version is not among those that a source offers. Where exactly one
+    version is wanted, registries list no other.
+    """
+    listed = [version.version for version in versions]
+    if not deployed or listed == [wanted]:
+        return False
+    return _without_build(deployed) not in map(_without_build, listed)
+
+
+def _without_build(version: str) -> str:
+    """A version as it is compared: without build metadata and a leading v."""
+    try:
+        return str(Version.parse(version)).partition("+")[0]
+    except VersionError:
+        return version
 
 
 def _suffix(revision: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from helmops.errors import ChartRefused, SignatureRefused, SourceInvalid
@@ -53,6 +53,25 @@ class AnyRepositories:
         if version.urls and all(url.startswith(SCHEME) for url in version.urls):
             return await self._pull_elsewhere(repository, version, credentials)
         return await self._http.pull(repository, version, credentials)
+
+    async def signer(
+        self,
+        repository: HelmRepositorySpec,
+        version: ChartVersion,
+        artifact: ChartArtifact,
+        credentials: HttpCredentials,
+        keys: Mapping[str, bytes],
+    ) -> str:
+        """Who signed an archive, by the provenance beside it. Raises SourceError,
+        SignatureRefused, ValuesError.
+        """
+        if _is_registry(repository):
+            raise SignatureRefused(
+                "provenance files are read beside archives in repositories over HTTP only",
+                where=shown_url(repository.url),
+                next_step="sign charts in registries with cosign, and set `verify`",
+            )
+        return await self._http.signer(repository, version, artifact, credentials, keys)
 
     async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
         """Ask now; whether anything changed. Raises SourceError."""

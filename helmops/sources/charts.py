@@ -167,7 +167,9 @@ class ChartPackager:
                 while len(self._repacked) > MOST_BUILDS:
                     self._repacked.popitem(last=False)
         # Where it came from is the asker's: another repository may serve the same archive.
-        return replace(artifact, path=made.path, digest=made.digest)
+        return replace(
+            artifact, path=made.path, digest=made.digest, upstream_digest=made.upstream_digest
+        )
 
     def _repack(self, artifact: ChartArtifact, request: _Repacking, where: str) -> ChartArtifact:
         scratch = self._new_scratch()
@@ -192,7 +194,8 @@ class ChartPackager:
                 return artifact
             (chart / "values.yaml").write_bytes(values)
             path, digest = self._keep(chart, artifact.name, where)
-            return replace(artifact, path=str(path), digest=digest)
+            upstream = artifact.upstream_digest or artifact.digest
+            return replace(artifact, path=str(path), digest=digest, upstream_digest=upstream)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

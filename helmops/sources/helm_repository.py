@@ -24,7 +24,7 @@ import secrets
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -36,8 +36,10 @@ from helmops.errors import (
     ChartNotFound,
     ChartRefused,
     HelmopsError,
+    SignatureRefused,
     SourceError,
     SourceInvalid,
+    SourceMissing,
     SourceUnavailable,
     VersionError,
 )
@@ -49,6 +51,7 @@ from helmops.resolve.version import Version
 from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache, digest_of, is_digest
 from helmops.sources.index import Index
+from helmops.sources.provenance import PROVENANCE_LIMIT, verify_provenance
 
 #: Bytes that an index may have, unpacked. (Flux: 50 MiB; the largest known public one has 30.)
 INDEX_LIMIT: Final = 200 * 1024 * 1024
@@ -153,6 +156,50 @@ class HelmRepositories:
             if not version.digest:
                 known.undigested[version] = artifact.digest
             return artifact
+
+    async def signer(
+        self,
+        repository: HelmRepositorySpec,
+        version: ChartVersion,
+        artifact: ChartArtifact,
+        credentials: HttpCredentials,
+        keys: Mapping[str, bytes],
+    ) -> str:
+        """Who signed a pulled archive, by the `.prov` beside it, one of the keys' owners. Raises
+        SourceError, SignatureRefused, ValuesError.
+        """
+        opened = _Opened.of(repository, credentials)
+        provenance = await self._provenance(opened, version)
+        if provenance is None:
+            raise SignatureRefused(
+                f"{version.name} {version.version} is not signed: there is no .prov beside it",
+                where=opened.shown,
+                next_step="publish what helm package --sign makes",
+            )
+        return await asyncio.to_thread(verify_provenance, provenance, artifact, keys, opened.shown)
+
+    async def _provenance(self, opened: _Opened, version: ChartVersion) -> bytes | None:
+        """The `.prov` beside an archive, None where there is none."""
+        failure: SourceError | None = None
+        for url in version.urls:
+            parts = urlsplit(opened.chart_url(url))
+            try:
+                response = await self._http.get(
+                    urlunsplit(parts._replace(path=f"{parts.path}.prov")),
+                    credentials=opened.credentials,
+                    credentials_for=opened.url,
+                    pass_credentials=opened.spec.pass_credentials,
+                    timeout=opened.spec.timeout,
+                    limit=PROVENANCE_LIMIT,
+                )
+                return response.body
+            except SourceMissing:
+                continue
+            except SourceError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return None
 
     async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
         """Poll now; whether the index is another one. Raises SourceError."""

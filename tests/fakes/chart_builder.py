@@ -75,7 +75,8 @@ class FakeChartBuilder:
         if len(there) < len(values_files) and not ignore_missing_values_files:
             raise SourceMissing("no values file", where=artifact.source)
         digest = sha256(f"{artifact.digest} {there}".encode())
-        return replace(artifact, digest=digest) if there else artifact
+        upstream = artifact.upstream_digest or artifact.digest
+        return replace(artifact, digest=digest, upstream_digest=upstream) if there else artifact
 
     async def build(
         self,

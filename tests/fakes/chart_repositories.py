@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from helmops.errors import ChartNotFound, ChartRefused, SourceError, SourceMissing
+from helmops.errors import (
+    ChartNotFound,
+    ChartRefused,
+    SignatureRefused,
+    SourceError,
+    SourceMissing,
+)
 from helmops.model.charts import ChartArtifact, ChartVersion
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HelmRepositorySpec
@@ -33,6 +39,8 @@ class FakeChartRepositories:
         self.asked: list[tuple[str, str, str]] = []
         #: Names of charts that are library charts.
         self.libraries: set[str] = set()
+        #: Who signed, by "chart-version".
+        self.signers: dict[str, str] = {}
         #: What `pull` raises, by "chart-version".
         self.refused: dict[str, ChartRefused | SourceError] = {}
         self._offered: dict[str, _Offer] = {}
@@ -101,6 +109,20 @@ class FakeChartRepositories:
             deprecated=version.deprecated,
             is_library=version.name in self.libraries,
         )
+
+    async def signer(
+        self,
+        repository: HelmRepositorySpec,
+        version: ChartVersion,
+        artifact: ChartArtifact,
+        credentials: HttpCredentials,
+        keys: Mapping[str, bytes],
+    ) -> str:
+        """Signed by whoever `signers` says, if their name is among the keys."""
+        name = self.signers.get(f"{version.name}-{version.version}", "")
+        if name not in keys:
+            raise SignatureRefused(f"{version.name} {version.version} is not signed")
+        return name
 
     async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
         self.asked.append(("refresh", repository.url, ""))

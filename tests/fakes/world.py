@@ -76,6 +76,7 @@ class ClusterChecks:
         expressions: Sequence[HealthCheckExpr],
         *,
         timeout: timedelta,
+        hard_timeout: timedelta | None = None,
         progress: Progress | None = None,
     ) -> CheckResult:
         self._cluster.check_reachable()
@@ -153,6 +154,8 @@ class Declared:
     unresolved: Unresolved | None = None
     beside: frozenset[DeclarationKey] = frozenset()
     clock: FakeClock = field(default_factory=FakeClock)
+    #: The deployed version is gone from its source.
+    is_yanked: bool = False
 
     @property
     def key(self) -> DeclarationKey:
@@ -177,11 +180,19 @@ class Declared:
             quarantined=barred[0] if barred else "",
             values=dict(self.values),
             config_digest=config_digest(self.values),
+            yanked=deployed if self.is_yanked else "",
+            retagged_from=self._retagged_from(records, deployed),
             downgrade_from=deployed
             if deployed and Version.parse(self.chart.version) < Version.parse(deployed)
             else "",
         )
         return replace(self.template, target=target)
+
+    def _retagged_from(self, records: Mapping[DeclarationKey, Record], deployed: str) -> str:
+        record = records.get(self.key)
+        known = [s for s in record.history if s.chart_version == deployed] if record else []
+        before = known[0].upstream_digest if known and self.chart.version == deployed else ""
+        return before if before != self.chart.artifact.digest else ""
 
 
 class World:
@@ -250,6 +261,7 @@ class World:
         *,
         policy: Mapping[str, Any] | None = None,
         unresolved: Unresolved | None = None,
+        is_yanked: bool = False,
         waiting_for: tuple[str, ...] = (),
         release: ReleaseId | None = None,
         **spec: Any,
@@ -281,7 +293,14 @@ class World:
             waiting_for=waiting_for,
             is_observed_only=policy_spec.mode == "observe",
         )
-        self.declared = Declared(template, chart, dict(values or {}), unresolved, clock=self.clock)
+        self.declared = Declared(
+            template,
+            chart,
+            dict(values or {}),
+            unresolved,
+            clock=self.clock,
+            is_yanked=is_yanked,
+        )
 
     async def run_pass(self, request: Request = NO_REQUEST) -> Passed:
         """One pass, now."""

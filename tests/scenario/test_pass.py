@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -934,6 +935,67 @@ async def test_a_downgrade_is_held_until_resume(world: World) -> None:
     world.records.write_by_other(resume(world.record))
     await world.settle()
     assert world.running() == "1.0.0"
+
+
+async def test_a_version_that_was_withdrawn_is_kept_until_resume(world: World) -> None:
+    await installed(world, BETTER)
+    world.declare(GOOD, is_yanked=True)
+    revisions = len(world.cluster.revisions(world.release))
+
+    for _ in range(3):
+        passed = await world.settle()
+
+    assert isinstance(passed.decision, Held)
+    assert passed.decision.hold.reason is HoldReason.YANKED
+    assert (world.running(), len(world.cluster.revisions(world.release))) == ("1.1.0", revisions)
+    assert [e.reason for e in world.journal.told].count("VersionYanked") == 1
+    world.records.write_by_other(resume(world.record))
+    await world.settle()
+    assert world.running() == "1.0.0"
+
+
+async def test_other_content_of_the_same_version_is_not_taken_in_until_resume(
+    world: World,
+) -> None:
+    await installed(world, GOOD)
+    world.declare(replace(GOOD, content="other"), {"replicas": 2})
+    revisions = len(world.cluster.revisions(world.release))
+
+    for _ in range(3):
+        passed = await world.settle()
+
+    assert isinstance(passed.decision, Held)
+    assert passed.decision.hold.reason is HoldReason.RETAGGED
+    assert len(world.cluster.revisions(world.release)) == revisions
+    assert [e.reason for e in world.journal.told].count("VersionRetagged") == 1
+    world.records.write_by_other(resume(world.record))
+    settled = await world.settle()
+    assert settled.is_ready
+    assert len(world.cluster.revisions(world.release)) == revisions + 1
+    assert isinstance((await world.settle()).decision, Settled)
+
+
+async def test_a_source_that_takes_its_other_content_back_ends_the_hold(world: World) -> None:
+    await installed(world, GOOD)
+    world.declare(replace(GOOD, content="other"))
+    assert isinstance((await world.settle()).decision, Held)
+    world.declare(GOOD)
+
+    passed = await world.settle()
+
+    assert passed.is_ready
+    assert passed.record.hold is None
+
+
+async def test_other_content_of_the_same_version_is_followed_with_flux_defaults() -> None:
+    world = World(Defaults.FLUX)
+    await installed(world, GOOD)
+    world.declare(replace(GOOD, content="other"))
+    revisions = len(world.cluster.revisions(world.release))
+
+    await world.settle()
+
+    assert len(world.cluster.revisions(world.release)) == revisions + 1
 
 
 async def test_a_downgrade_is_followed_where_the_policy_says_so(world: World) -> None:

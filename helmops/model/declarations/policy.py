@@ -113,6 +113,15 @@ class Barrier(Model):
     reason: Text = Field(min_length=1, description="What cannot be undone, for people.")
 
 
+class ProvenancePolicy(Model):
+    """Charts must have Helm's provenance (`helm package --sign`), by a trusted key."""
+
+    keyring_secret_ref: LocalRef = Field(
+        description="Secret whose values are OpenPGP public keys, as `gpg --export` writes them; "
+        "any of them may have signed."
+    )
+
+
 class UpgradePolicy(Model):
     """Which versions may be upgraded to without a person."""
 
@@ -124,6 +133,20 @@ class UpgradePolicy(Model):
     downgrade: Literal["hold", "follow"] = Field(
         default="hold",
         description="What an older version leads to: hold the release, or go there.",
+    )
+    yank: Literal["hold", "follow"] = Field(
+        default="hold",
+        description="What it leads to that the deployed version is gone from its source and only "
+        "older ones are left: hold the release, or go there.",
+    )
+    retag: Literal["hold", "follow"] | None = Field(
+        default=None,
+        description="What it leads to that the source has other content under the deployed "
+        "version: hold the release, or upgrade to it. Absent: hold, or with the defaults of "
+        "`flux` follow.",
+    )
+    provenance: ProvenancePolicy | None = Field(
+        default=None, description="Signatures that charts must have to be released."
     )
     barriers: tuple[Barrier, ...] = Field(
         default=(), description="Steps that a rollback cannot undo, beside those that are found."

@@ -196,6 +196,7 @@ def in_flight(action: str = "upgrade", base: int = 1, **other: Any) -> InFlight:
             "chart_version": "2.0.0",
             "config_digest": "values",
             "artifact_digest": "artifact 2.0.0",
+            "upstream_digest": "artifact 2.0.0",
             **fields,
         }
     return InFlight(action=action, base=base, **fields)

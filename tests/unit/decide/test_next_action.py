@@ -711,6 +711,69 @@ def test_an_accepted_downgrade_covers_no_other_version() -> None:
     assert hold_of(next_after(desired(LOWER), IN_SYNC, accepted))
 
 
+YANKED = target("0.9.0", downgrade_from="1.0.0", yanked="1.0.0")
+
+
+def test_a_version_that_is_gone_from_its_source_is_held_and_not_gone_below() -> None:
+    hold = hold_of(next_after(desired(YANKED), IN_SYNC, WELL))
+    assert (hold.reason, hold.subject) == (HoldReason.YANKED, "1.0.0>0.9.0")
+    assert "the deployed web 1.0.0 is gone from its source" in hold.message
+    assert hold.plan == ("downgrade web from 1.0.0 to 0.9.0",)
+    downgrades = desired(YANKED, policy={"upgrade": {"downgrade": "follow"}})
+    assert hold_of(next_after(downgrades, IN_SYNC, WELL)).reason is HoldReason.YANKED
+
+
+def test_a_yank_that_was_accepted_or_is_followed_goes_to_what_is_left() -> None:
+    accepted = WELL.evolve(accepted="VersionYanked:1.0.0>0.9.0")
+    followed = desired(YANKED, policy={"upgrade": {"yank": "follow"}})
+    assert isinstance(action(next_after(desired(YANKED), IN_SYNC, accepted)), Upgrade)
+    assert isinstance(action(next_after(followed, IN_SYNC, WELL)), Upgrade)
+    other = WELL.evolve(accepted="VersionYanked:1.0.0>0.8.0")
+    assert hold_of(next_after(desired(YANKED), IN_SYNC, other))
+
+
+def test_a_newer_version_than_one_that_is_gone_is_an_upgrade_as_any_other() -> None:
+    newer = target("1.1.0", yanked="1.0.0")
+    assert isinstance(action(next_after(desired(newer), IN_SYNC, WELL)), Upgrade)
+
+
+RETAGGED = target(digest="b" * 64, retagged_from="a" * 64)
+
+
+def test_other_content_under_the_same_version_is_held() -> None:
+    hold = hold_of(next_after(desired(RETAGGED), IN_SYNC, WELL))
+    assert (hold.reason, hold.subject) == (HoldReason.RETAGGED, "b" * 64)
+    assert "other content as web 1.0.0 than was released: sha256:bbbbbbbbbbbb" in hold.message
+    assert "it was sha256:aaaaaaaaaaaa" in hold.message
+
+
+def test_other_values_do_not_take_other_content_in_with_them() -> None:
+    changed = replace(RETAGGED, config_digest="other values")
+    assert hold_of(next_after(desired(changed), IN_SYNC, WELL)).reason is HoldReason.RETAGGED
+
+
+def test_other_content_that_was_accepted_or_is_followed_is_an_upgrade() -> None:
+    accepted = WELL.evolve(accepted=f"VersionRetagged:{'b' * 64}")
+    followed = desired(RETAGGED, policy={"upgrade": {"retag": "follow"}})
+    flux = desired(RETAGGED, defaults=Defaults.FLUX)
+    assert isinstance(action(next_after(desired(RETAGGED), IN_SYNC, accepted)), Upgrade)
+    assert isinstance(action(next_after(followed, IN_SYNC, WELL)), Upgrade)
+    assert isinstance(action(next_after(flux, IN_SYNC, WELL)), Upgrade)
+    said = desired(RETAGGED, defaults=Defaults.FLUX, policy={"upgrade": {"retag": "hold"}})
+    assert hold_of(next_after(said, IN_SYNC, WELL))
+
+
+def test_once_more_other_content_is_held_again() -> None:
+    accepted = WELL.evolve(accepted=f"VersionRetagged:{'c' * 64}")
+    assert hold_of(next_after(desired(RETAGGED), IN_SYNC, accepted))
+
+
+def test_repacked_content_is_known_by_what_its_source_has() -> None:
+    chart = replace(RETAGGED.chart, upstream_digest="d" * 64)
+    repacked = desired(replace(RETAGGED, chart=chart, follows_content=True))
+    assert hold_of(next_after(repacked, IN_SYNC, WELL)).subject == "d" * 64
+
+
 OTHER_CHART = target(chart="other")
 
 

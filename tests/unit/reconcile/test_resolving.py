@@ -18,8 +18,8 @@ from helmops.model.actions import Desired, Target, Unresolved
 from helmops.model.charts import ChartArtifact, ChartVersion, Tree
 from helmops.model.declarations import Defaults
 from helmops.model.declared import DeclarationSet
-from helmops.model.records import Record
-from helmops.model.releases import DeclarationKey, ReleaseId
+from helmops.model.records import Origin, Proof, Record, Snapshot
+from helmops.model.releases import DeclarationKey, HelmStatus, ReleaseId
 from helmops.reconcile.resolving import Resolver
 from helmops.reconcile.secrets import DeclaredSecrets, texts_of
 from helmops.resolve.digest import config_digest
@@ -902,3 +902,106 @@ async def test_a_library_chart_is_nothing_to_release(room: Room) -> None:
     found = await room.unresolved(repository(), release())
     assert (found.reason, found.stalled) == ("ArtifactFailed", True)
     assert "web is a library chart: it has nothing to install" in found.message
+
+
+# Signatures by Helm's provenance
+
+
+SIGNED = {"upgrade": {"provenance": {"keyringSecretRef": {"name": "keys"}}}}
+
+
+async def test_a_chart_must_be_signed_where_its_policy_says_so(room: Room) -> None:
+    keys = secret("keys", ann="KEY")
+    documents = (repository(), release(), policy(**SIGNED), keys)
+    found = await room.unresolved(*documents)
+    assert (found.reason, found.stalled) == ("VerificationError", False)
+    room.charts.signers["web-2.0.0"] = "ann"
+    target = await room.target(*documents)
+    assert target.choice.endswith("signed by ann")
+    missing = await room.unresolved(repository(), release(), policy(**SIGNED))
+    assert "Secret apps/keys does not exist" in missing.message
+
+
+async def test_a_chart_that_can_have_no_provenance_is_refused_where_it_is_asked_for(
+    room: Room,
+) -> None:
+    room.builder.put(ROOT, "charts/web", "web", "1.2.3")
+    found = await room.unresolved(release(chart=directory()), policy(**SIGNED))
+    assert found.reason == "VerificationError"
+    assert "only charts of a HelmRepository have" in found.message
+
+
+# What changed behind our back
+
+
+def recorded(version: str, upstream: str) -> dict[DeclarationKey, Record]:
+    snapshot = replace(snapshot_of(version), upstream_digest=upstream)
+    return {key(): Record(key=key(), release=ReleaseId("apps", "web"), history=(snapshot,))}
+
+
+async def test_a_version_that_is_gone_from_its_source_is_told(room: Room) -> None:
+    documents = (repository(), release())
+    assert (await room.target(*documents, deployed="2.0.0")).yanked == ""
+    assert (await room.target(*documents, deployed="2.0.0+build")).yanked == ""
+    room.charts.withdraw(CHARTS, "web", "2.0.0")
+    found = await room.target(*documents, deployed="2.0.0")
+    assert (found.chart.version, found.yanked, found.downgrade_from) == ("1.1.0", "2.0.0", "2.0.0")
+    assert (await room.target(*documents, deployed="")).yanked == ""
+
+
+async def test_another_archive_under_the_deployed_version_is_told(room: Room) -> None:
+    documents = (repository(), release(chart=chart(version="2.0.0")))
+    first = await room.target(*documents, deployed="2.0.0")
+    assert first.retagged_from == ""  # nobody knows what it was released from
+    same = recorded("2.0.0", first.chart.digest)
+    assert (await room.target(*documents, deployed="2.0.0", records=same)).retagged_from == ""
+    other = recorded("2.0.0", "f" * 64)
+    found = await room.target(*documents, deployed="2.0.0", records=other)
+    assert found.retagged_from == "f" * 64
+    newer = await room.target(repository(), release(), deployed="1.0.0", records=other)
+    assert newer.retagged_from == ""
+
+
+async def test_other_values_files_are_not_taken_for_another_archive(room: Room) -> None:
+    room.builder.put_values_file("", "prod.yaml")
+    pulled = await room.target(repository(), release())
+    known = recorded("2.0.0", pulled.chart.digest)
+    with_files = release(chart=chart(valuesFiles=["prod.yaml"]))
+    found = await room.target(repository(), with_files, deployed="2.0.0", records=known)
+    assert found.chart.digest != pulled.chart.digest
+    assert found.retagged_from == ""
+
+
+async def test_what_is_packaged_of_a_directory_is_nobody_s_publication(room: Room) -> None:
+    room.builder.put(ROOT, "charts/web", "web", "1.2.3")
+    known = recorded("1.2.3", "f" * 64)
+    found = await room.target(release(chart=directory()), deployed="1.2.3", records=known)
+    assert (found.retagged_from, found.yanked) == ("", "")
+
+
+async def test_a_release_of_the_new_archive_is_another_resolution(room: Room) -> None:
+    declared = declare(repository(), release(chart=chart(version="2.0.0")))
+    old = recorded("2.0.0", "f" * 64)
+    first = await room.target(declared=declared, deployed="2.0.0", records=old)
+    assert first.retagged_from
+    new = recorded("2.0.0", first.chart.digest)
+    assert not (await room.target(declared=declared, deployed="2.0.0", records=new)).retagged_from
+
+
+def snapshot_of(version: str) -> Snapshot:
+    at = FakeClock().now()
+    return Snapshot(
+        revision=1,
+        digest="d",
+        origin=Origin.UPGRADE,
+        status=HelmStatus.DEPLOYED,
+        chart_name="web",
+        chart_version=version,
+        app_version="",
+        config_digest="c",
+        first_deployed=at,
+        last_deployed=at,
+        released=Proof.PASSED,
+        health=Proof.PASSED,
+        tests=Proof.SKIPPED,
+    )

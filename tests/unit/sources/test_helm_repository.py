@@ -17,6 +17,7 @@ import responses
 from helmops.errors import (
     ChartNotFound,
     ChartRefused,
+    SignatureRefused,
     SourceDenied,
     SourceInvalid,
     SourceMissing,
@@ -30,6 +31,7 @@ from helmops.sources.archive import ArchiveLimits
 from helmops.sources.artifact_cache import digest_of
 from helmops.sources.helm_repository import HelmRepositories
 from tests.fakes.chart_archives import archive_of, chart_archive, member, sha256
+from tests.fakes.signing import OpenPgpSigner
 from tests.fakes.web_server import Answer, Asked, WebServer, web_server
 
 NONE = HttpCredentials()
@@ -574,3 +576,31 @@ async def test_a_full_disk_is_said_so(
     monkeypatch.setattr("helmops.sources.helm_repository._Receiving.take", full)
     with pytest.raises(SourceUnavailable, match="No space left on device"):
         await make().refresh(spec_of(repository.url), NONE)
+
+
+# Provenance.
+
+
+async def signer_of(
+    repositories: HelmRepositories, spec: HelmRepositorySpec, keys: dict[str, bytes]
+) -> str:
+    (version, *_) = await repositories.versions(spec, "app", NONE)
+    artifact = await repositories.pull(spec, version, NONE)
+    return await repositories.signer(spec, version, artifact, NONE, keys)
+
+
+async def test_provenance_is_looked_for_beside_the_archive(
+    repository: Repository, make: Make, tmp_path: Path
+) -> None:
+    ann = OpenPgpSigner(tmp_path / "ann", "Ann")
+    spec = spec_of(repository.url)
+    with pytest.raises(SignatureRefused, match=r"app 1\.0\.0 is not signed: there is no \.prov"):
+        await signer_of(make(), spec, ann.keys)
+    digest = repository.entries["app"][0]["digest"]
+    text = f"name: app\nversion: 1.0.0\n\n...\nfiles:\n  app-1.0.0.tgz: sha256:{digest}\n"
+    signed = ann.clear_sign(text.encode())
+    repository.server.routes["/charts/app-1.0.0.tgz.prov"] = Answer(body=signed)
+    assert await signer_of(make(), spec, ann.keys) == "Ann <ann@example.invalid>"
+    repository.server.routes["/charts/app-1.0.0.tgz.prov"] = Answer(503)
+    with pytest.raises(SourceUnavailable):
+        await signer_of(make(), spec, ann.keys)
