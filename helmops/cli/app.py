@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": ("run_service:run", "Run the service."),
     "reconcile": ("reconcile:reconcile", "Run passes until the releases are settled."),
     "plan": ("plan:plan", "Say what a pass would do, and why."),
+    "build": ("build:build", "Print the declarations as helmops understands them."),
     "get": ("get:get", "Look at releases, sources and policies."),
     "history": ("history:history", "List the revisions of a release and what was seen of them."),
     "events": ("events:events", "List what happened."),

@@ -122,6 +122,7 @@ class Engine:
         self._needing: Mapping[KindKey, tuple[DeclarationKey, ...]] = {}
         self._signatures: dict[DeclarationKey, tuple[tuple[str, int, int], ...]] = {}
         self._told_errors: set[str] = set()
+        self._told_others: set[str] = set()
         self._lacking: dict[str, str] = {
             "declarations": "not read yet",
             "cluster": "records not read yet",
@@ -259,6 +260,10 @@ class Engine:
         if self._told_errors and not told:
             log.info("all declarations can be read again", extra={"action": "declare"})
         self._told_errors = told
+        if not self._told_others.issuperset(declared.ignored):
+            self._told_others |= declared.ignored.keys()
+            others = ", ".join(f"{count} {kind}" for kind, count in declared.ignored.items())
+            log.info("left alone: %s", others, extra={"action": "declare"})
 
     def _schedule_sources(self, before: DeclarationSet, declared: DeclarationSet) -> None:
         used = {
