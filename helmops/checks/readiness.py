@@ -15,10 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from helmops.checks.diagnosis import diagnose
+from helmops.checks.pods import pods_of
 from helmops.checks.surroundings import Clock, Cluster, Object, Progress
 from helmops.errors import ClusterError, ObjectNotFound
 from helmops.health import CustomRules, assess, assess_absence
 from helmops.health.fields import group_of, text
+from helmops.health.progress import Final, Finals, Marks, marks_of, pod_finals
 from helmops.model.declarations import HealthCheckExpr, format_duration
 from helmops.model.health import CheckResult, Health, HealthStatus, ObjectRef
 from helmops.model.releases import ReleaseId
@@ -39,6 +41,12 @@ _FAILED_PATIENCE = timedelta(seconds=1)
 #: helm has applied everything before it is looked at, so what is not there was removed. Something
 #: that removes may also put back, but not forever.
 _MISSING_PATIENCE = timedelta(seconds=10)
+
+#: The pods of what is waited for are looked at, too, but not as often.
+_PODS_AFTER = timedelta(seconds=2)
+_PODS_EVERY = timedelta(seconds=5)
+#: A pod that waits for something restarts some times before it is there.
+_MOST_RESTARTS = 5
 
 #: Nothing but their existence counts, so their content is not read: secrets stay where they are.
 _ONLY_EXIST = frozenset(
@@ -104,13 +112,17 @@ class Readiness:
         expressions: Sequence[HealthCheckExpr],
         *,
         timeout: timedelta,
+        hard_timeout: timedelta | None = None,
         progress: Progress | None = None,
     ) -> CheckResult:
-        """Until all are Current, one is lost, or the time is up. With a `timeout` of 0 it looks
+        """Until all are Current, one is lost, or the time is up: `timeout` counts while nothing
+        moves, and all ends at the `hard_timeout` (absent: the same). With a `timeout` of 0 it looks
         once. Raises ExpressionError, ClusterError.
         """
         rules = CustomRules(expressions)
-        ends_at = self._clock.now() + timeout
+        started = self._clock.now()
+        ends_at, hard_end = started + timeout, started + max(hard_timeout or timeout, timeout)
+        marks, finals, pods_at = Marks(), Finals(), started + _PODS_AFTER
         watched = await self._watched(release, objects, rules)
         look_at, delay, rounds, told = watched, _FIRST_DELAY, 0, ""
         while True:
@@ -127,6 +139,12 @@ class Readiness:
                     return CheckResult(NAME, True, _all_ready(watched), rounds)
                 look_at = changeable
                 continue
+            if now >= pods_at:
+                pods_at = now + _PODS_EVERY
+                if stuck := await self._stuck(waiting, finals, now):
+                    return _failed(f"{_shown(waiting[0])} ({stuck})", rounds)
+            if marks.reach(_marks_of(watched)):
+                ends_at = min(max(ends_at, now + timeout), hard_end)
             left = (ends_at - now).total_seconds()
             if left <= 0:
                 head = f"{len(waiting)} of {len(watched)} objects are not ready"
@@ -140,6 +158,19 @@ class Readiness:
             await self._clock.sleep(min(delay, left))
             delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
             look_at = waiting
+
+    async def _stuck(self, waiting: Sequence[_Watched], finals: Finals, now: datetime) -> str:
+        """What keeps pods of theirs from ever getting ready; empty where nothing does, or where
+        pods cannot be read.
+        """
+        found: list[Final] = []
+        for one in waiting[:_NAMED_OBJECTS]:
+            if one.live is None:
+                continue
+            with contextlib.suppress(ClusterError):
+                for pod in await pods_of(self._cluster, one.live):
+                    found += pod_finals(pod, _MOST_RESTARTS)
+        return finals.judge(found, now)[0]
 
     async def last_change(
         self, release: ReleaseId, objects: Sequence[Mapping[str, Any]]
@@ -157,9 +188,8 @@ class Readiness:
                 )
                 metadata = (live or {}).get("metadata") or {}
                 written = [f.get("time") for f in metadata.get("managedFields") or []]
-                for text_ in (metadata.get("creationTimestamp"), *written):
-                    if text_:
-                        times.append(datetime.fromisoformat(text_))
+                said = (metadata.get("creationTimestamp"), *written)
+                times.extend(datetime.fromisoformat(each) for each in said if each)
 
         await self._each(await self._watched(release, objects, CustomRules(())), look)
         return max(times, default=None)
@@ -251,6 +281,17 @@ def _flattened(objects: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, An
             yield from _flattened(item for item in inner if isinstance(item, Mapping))
         else:
             yield one
+
+
+def _marks_of(watched: Iterable[_Watched]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """How far the objects have come, as numbers that grow on the way."""
+    count = 0
+    for one in watched:
+        count += one.is_current
+        if one.live is not None:
+            for mark, value in marks_of(one.live):
+                yield (str(one.ref), mark), value
+    yield ("current",), count
 
 
 def _first(errors: BaseExceptionGroup[ClusterError]) -> ClusterError:

@@ -36,13 +36,20 @@ class ReleaseChecks:
         expressions: Sequence[HealthCheckExpr],
         *,
         timeout: timedelta,
+        hard_timeout: timedelta | None = None,
         progress: Progress | None = None,
     ) -> CheckResult:
-        """Wait until all objects are Current; fails at once on one that is Failed, or at the
-        timeout with the objects that are not. Raises ExpressionError, ClusterError.
+        """Wait until all objects are Current; fails at once on one that is Failed or can never be
+        ready, or with those that are not when nothing moved for the timeout, or at the hard one.
+        Raises ExpressionError, ClusterError.
         """
         return await self._readiness.wait(
-            release, objects, expressions, timeout=timeout, progress=progress
+            release,
+            objects,
+            expressions,
+            timeout=timeout,
+            hard_timeout=hard_timeout,
+            progress=progress,
         )
 
     async def policy_check(

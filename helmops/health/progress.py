@@ -73,6 +73,49 @@ class Rollout:
 
 
 @dataclass(slots=True)
+class Marks:
+    """The highest marks that were reached so far."""
+
+    _reached: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def reach(self, marks: Iterable[tuple[tuple[str, ...], int]]) -> bool:
+        """Whether one of these was not reached before."""
+        moved = False
+        for key, value in marks:
+            if key not in self._reached or value > self._reached[key]:
+                self._reached[key] = value
+                moved = True
+        return moved
+
+
+#: What is wrong with what (two that are equal are the same thing), why, and how long it must last.
+Final = tuple[tuple[str, ...], str, timedelta]
+
+
+@dataclass(slots=True)
+class Finals:
+    """Since when things are wrong that cannot recover by themselves, if they last."""
+
+    _since: dict[tuple[str, ...], datetime] = field(default_factory=dict)
+
+    def judge(self, found: Iterable[Final], now: datetime) -> tuple[str, datetime | None]:
+        """The first that is final by now, and when the next one would be. What is not found any
+        more begins anew when it comes back.
+        """
+        seen: dict[tuple[str, ...], datetime] = {}
+        final, look_again = "", None
+        for thing, why, patience in found:
+            since = seen[thing] = self._since.get(thing, now)
+            at = since + patience
+            if now >= at:
+                final = final or why
+            else:
+                look_again = min(look_again, at) if look_again else at
+        self._since = seen
+        return final, look_again
+
+
+@dataclass(slots=True)
 class RolloutProgress:
     """The fold for one release and one action. `before` has the uids of the pods that were there
     before it began; `max_restarts` is how often a container may restart.
@@ -81,24 +124,20 @@ class RolloutProgress:
     release: ReleaseId
     before: Collection[str] = ()
     max_restarts: int = 3
-    _marks: dict[tuple[str, ...], int] = field(default_factory=dict)
-    _since: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    _marks: Marks = field(default_factory=Marks)
+    _finals: Finals = field(default_factory=Finals)
 
     def look(self, objects: Iterable[Object], now: datetime) -> Rollout:
         """Take in all objects of the release's namespace as they are now."""
         there = _There.of(objects, self.release)
-        moved = False
-        for key, value in self._reached(there):
-            if key not in self._marks or value > self._marks[key]:
-                self._marks[key] = value
-                moved = True
-        stuck, look_again = self._stuck(there, now)
+        moved = self._marks.reach(self._reached(there))
+        stuck, look_again = self._finals.judge(self._found_in(there), now)
         return Rollout(moved, there.pulling(self.before), stuck, look_again)
 
     def _reached(self, there: _There) -> Iterator[tuple[tuple[str, ...], int]]:
         for workload in there.ours:
             name = (text(workload, "kind"), text(workload, "metadata", "name"))
-            for mark, value in _marks_of(workload):
+            for mark, value in marks_of(workload):
                 yield (*name, mark), value
         scores: dict[_Key, int] = {}
         for pod, owner in there.new_pods(self.before):
@@ -106,36 +145,24 @@ class RolloutProgress:
         for owner, score in scores.items():
             yield (*owner, "pods"), score
 
-    def _stuck(self, there: _There, now: datetime) -> tuple[str, datetime | None]:
-        """The first thing that is final by now, and when the next one would be."""
-        seen: dict[tuple[str, str, str], datetime] = {}
-        final, look_again = "", None
-        for thing, why, patience in self._finals(there):
-            since = seen[thing] = self._since.get(thing, now)
-            if now >= since + patience:
-                final = final or why
-            else:
-                at = since + patience
-                look_again = min(look_again, at) if look_again else at
-        self._since = seen
-        return final, look_again
-
-    def _finals(self, there: _There) -> Iterator[tuple[tuple[str, str, str], str, timedelta]]:
+    def _found_in(self, there: _There) -> Iterator[Final]:
         for workload in there.ours:
             name = text(workload, "metadata", "name")
             failure = condition(workload, "Failed")
             if text(workload, "kind") == "Job" and failure is not None and is_true(failure):
                 yield ("Job", name, ""), f"Job {name} failed: {told(failure)}", timedelta(0)
         for pod, _ in there.new_pods(self.before):
-            uid, name = text(pod, "metadata", "uid"), text(pod, "metadata", "name")
-            for kind, why, patience in pod_finals(pod, self.max_restarts):
-                yield (uid, name, kind), f"pod {name}: {why}", patience
+            yield from pod_finals(pod, self.max_restarts)
 
 
-def pod_finals(pod: Object, max_restarts: int) -> Iterator[tuple[str, str, timedelta]]:
-    """What keeps a pod from ever getting ready: what kind of thing, why, and how long it must last
-    to be final.
-    """
+def pod_finals(pod: Object, max_restarts: int) -> Iterator[Final]:
+    """What keeps a pod from ever getting ready."""
+    uid, name = text(pod, "metadata", "uid"), text(pod, "metadata", "name")
+    for kind, why, patience in _finals_of(pod, max_restarts):
+        yield (uid, name, kind), f"pod {name}: {why}", patience
+
+
+def _finals_of(pod: Object, max_restarts: int) -> Iterator[tuple[str, str, timedelta]]:
     for status in containers_of(pod):
         reason = text(status, "state", "waiting", "reason")
         message = text(status, "state", "waiting", "message")
@@ -264,7 +291,7 @@ def _begins(name: str, release: str) -> bool:
     return name == release or name.startswith(f"{release}-")
 
 
-def _marks_of(object_: Object) -> Iterator[tuple[str, int]]:
+def marks_of(object_: Object) -> Iterator[tuple[str, int]]:
     """Numbers that grow while a workload is rolled out."""
     kind = text(object_, "kind")
     yield "generation", integer(object_, "metadata", "generation")

@@ -365,12 +365,14 @@ class Performer:
         results: list[CheckResult] = []
         if action.waits:
             timeout = _REWATCH_TIMEOUT if action.is_rewatch else _wait_timeout(desired, record)
+            hard = timeout if action.is_rewatch else hard_timeout(desired, timeout)
             results.append(
                 await self.checks.readiness(
                     desired.release,
                     objects,
                     desired.spec.health_check_exprs,
                     timeout=timeout,
+                    hard_timeout=hard,
                     progress=progress,
                 )
             )

@@ -339,10 +339,12 @@ class Checks(Protocol):
         expressions: Sequence[HealthCheckExpr],
         *,
         timeout: timedelta,
+        hard_timeout: timedelta | None = None,
         progress: Progress | None = None,
     ) -> CheckResult:
-        """Wait until all objects are Current; fails at once on one that is Failed, or at the
-        timeout with the objects that are not. Raises ExpressionError, ClusterError.
+        """Wait until all objects are Current; fails at once on one that is Failed or can never be
+        ready, or with those that are not when nothing moved for the timeout, or at the hard one
+        (absent: the same). Raises ExpressionError, ClusterError.
         """
 
     async def policy_check(

@@ -57,6 +57,7 @@ class FakeChecks:
         expressions: Sequence[HealthCheckExpr],
         *,
         timeout: timedelta,
+        hard_timeout: timedelta | None = None,
         progress: Progress | None = None,
     ) -> CheckResult:
         CustomRules(expressions)

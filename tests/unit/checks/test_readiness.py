@@ -32,11 +32,17 @@ class World:
         *objects: dict[str, Any],
         expressions: Sequence[HealthCheckExpr] = (),
         timeout: timedelta = FIVE_MINUTES,
+        hard_timeout: timedelta | None = None,
         at_once: int = 8,
     ) -> CheckResult:
         readiness = Readiness(self.cluster, self.clock, at_once=at_once)
         return await readiness.wait(
-            WEB, objects, expressions, timeout=timeout, progress=self.lines.append
+            WEB,
+            objects,
+            expressions,
+            timeout=timeout,
+            hard_timeout=hard_timeout,
+            progress=self.lines.append,
         )
 
     @property
@@ -487,3 +493,101 @@ async def test_pods_that_may_not_be_read_are_left_out(world: World) -> None:
     result = await world.wait(deployment())
 
     assert result.message.endswith("available: 0/1")
+
+
+# What moves, and what never will
+
+
+def one_more_every_minute(world: World) -> dict[str, Any]:
+    """A Deployment of eight replicas of which one more is ready after each minute."""
+
+    def with_ready(ready: int) -> dict[str, Any]:
+        found = deployment(ready)
+        found["spec"]["replicas"] = 8
+        found["status"] |= {"replicas": 8, "updatedReplicas": 8}
+        return found
+
+    world.cluster.put(with_ready(0))
+    for minute in range(1, 9):
+        now = with_ready(minute)
+        world.cluster.after(60 * minute, lambda now=now: world.cluster.put(now))
+    return with_ready(0)
+
+
+async def test_what_moves_may_take_longer_than_the_timeout(world: World) -> None:
+    moving = one_more_every_minute(world)
+    found = await world.wait(
+        moving, timeout=timedelta(minutes=2), hard_timeout=timedelta(minutes=20)
+    )
+    assert found.passed
+    assert 480 <= world.seconds < 490
+
+
+async def test_but_not_longer_than_the_hard_one(world: World) -> None:
+    moving = one_more_every_minute(world)
+    found = await world.wait(
+        moving, timeout=timedelta(minutes=2), hard_timeout=timedelta(minutes=4)
+    )
+    assert not found.passed
+    assert 240 <= world.seconds < 245
+
+
+async def test_what_stands_still_fails_after_the_timeout(world: World) -> None:
+    world.cluster.put(deployment(0))
+    found = await world.wait(
+        deployment(0), timeout=timedelta(minutes=2), hard_timeout=timedelta(hours=1)
+    )
+    assert not found.passed
+    assert 120 <= world.seconds < 125
+
+
+def with_broken_pod(world: World, **waiting: str) -> dict[str, Any]:
+    live = deployment(0)
+    owned = {"namespace": "shop", "labels": {"app": "web"}}
+    replica_set = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": "web-1",
+            "uid": "uid-web-1",
+            "ownerReferences": [{"uid": "uid-web"}],
+            **owned,
+        },
+        "spec": {"selector": {"matchLabels": {"app": "web"}}},
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "web-1-a",
+            "uid": "uid-a",
+            "ownerReferences": [{"uid": "uid-web-1"}],
+            **owned,
+        },
+        "status": {"containerStatuses": [{"name": "web", "state": {"waiting": waiting}}]},
+    }
+    world.cluster.put(live, replica_set, pod)
+    return live
+
+
+async def test_a_pod_that_can_never_be_ready_is_not_waited_for(world: World) -> None:
+    live = with_broken_pod(world, reason="ErrImagePull", message="web:nope: not found")
+    found = await world.wait(live)
+    assert not found.passed
+    assert "pod web-1-a: ErrImagePull: web:nope: not found" in found.message
+    assert world.seconds < 15
+
+
+async def test_one_that_may_yet_be_is(world: World) -> None:
+    live = with_broken_pod(world, reason="ErrImagePull", message="i/o timeout")
+    found = await world.wait(live, timeout=timedelta(minutes=1))
+    assert not found.passed
+    assert world.seconds >= 60
+
+
+async def test_where_pods_cannot_be_read_they_are_not_asked_about(world: World) -> None:
+    live = with_broken_pod(world, reason="ErrImagePull", message="web:nope: not found")
+    world.cluster.fails_on["list", "ReplicaSet"] = AccessDenied("no")
+    found = await world.wait(live, timeout=timedelta(minutes=1))
+    assert not found.passed
+    assert world.seconds >= 60
