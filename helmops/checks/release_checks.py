@@ -8,11 +8,12 @@ from typing import Any
 
 from helmops.checks.cel import CelProbe
 from helmops.checks.http import HttpProbe
+from helmops.checks.job_check import JobProbe
+from helmops.checks.job_run import GRACE_SECONDS
 from helmops.checks.prometheus import PrometheusProbe
 from helmops.checks.readiness import Readiness
 from helmops.checks.runner import Probe, run_check
 from helmops.checks.surroundings import Clock, Cluster, Progress
-from helmops.errors import NotSupported
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HealthCheckExpr, PolicyCheck
@@ -61,9 +62,13 @@ class ReleaseChecks:
         *,
         progress: Progress | None = None,
     ) -> CheckResult:
-        """Run one check of a policy with its interval, timeout and thresholds. Raises NotSupported,
-        ExpressionError, ClusterError; a failed check is a result, not an exception.
+        """Run one check of a policy with its interval, timeout and thresholds. Raises
+        DeclarationError (for what cannot be asked), ClusterError; a failed check is a result, not
+        an exception.
         """
+        if check.job:
+            job = JobProbe(self._cluster, self._clock, check, release, objects, progress)
+            return await run_check(check, job, self._clock, progress, grace=2 * GRACE_SECONDS)
         probe = self._probe(check, release, credentials)
         return await run_check(check, probe, self._clock, progress)
 
@@ -80,10 +85,5 @@ class ReleaseChecks:
             return HttpProbe(self._http, check.http, release, credentials)
         if check.cel:
             return CelProbe(self._cluster, check.cel, release)
-        if check.prometheus:
-            return PrometheusProbe(self._http, check.prometheus, release, credentials)
-        raise NotSupported(
-            f"the check {check.name} is of the kind `job`, which helmops does not run yet",
-            next_step="use `http`, `cel` or `prometheus`",
-            field="spec.verify.checks.job",
-        )
+        assert check.prometheus is not None  # noqa: S101 - the model knows four kinds
+        return PrometheusProbe(self._http, check.prometheus, release, credentials)

@@ -29,15 +29,23 @@ Probe = Callable[[], Awaitable[Outcome]]
 
 
 async def run_check(
-    check: PolicyCheck, probe: Probe, clock: Clock, progress: Progress | None = None
+    check: PolicyCheck,
+    probe: Probe,
+    clock: Clock,
+    progress: Progress | None = None,
+    *,
+    grace: float = 0.0,
 ) -> CheckResult:
-    """Try until a threshold or the timeout is reached. What a probe raises passes through."""
+    """Try until a threshold or the timeout is reached. What a probe raises passes through.
+
+    `grace` (seconds) is for a probe that keeps the time itself and has to tell how it went.
+    """
     ends_at = clock.now() + check.timeout
     interval = check.interval.total_seconds()
     successes = failures = attempts = 0
     while True:
         attempts += 1
-        outcome = await _try(probe, (ends_at - clock.now()).total_seconds())
+        outcome = await _try(probe, (ends_at - clock.now()).total_seconds() + grace)
         if outcome.passed:
             successes, failures = successes + 1, 0
             if successes >= check.success_threshold:

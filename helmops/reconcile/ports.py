@@ -357,8 +357,8 @@ class Checks(Protocol):
         progress: Progress | None = None,
     ) -> CheckResult:
         """Run one check of a policy with its interval, timeout and thresholds. Raises
-        NotSupported, ExpressionError, ClusterError; a failed check is a result, not an
-        exception.
+        DeclarationError (for what cannot be asked), ClusterError; a failed check is a result,
+        not an exception.
         """
 
     async def last_change(

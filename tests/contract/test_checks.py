@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from helmops.checks.release_checks import ReleaseChecks
-from helmops.errors import ClusterUnreachable, ExpressionError, NotSupported
+from helmops.errors import ClusterUnreachable, ExpressionError
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HealthCheckExpr, PolicyCheck
@@ -210,20 +210,6 @@ async def test_a_policy_check_fails_with_a_reason(world: World, server: WebServe
     assert not result.passed
     assert (result.name, result.attempts) == ("front", 3)
     assert result.message
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        {"prometheus": {"address": "http://prometheus", "query": "up"}},
-        {"job": {"template": {"spec": {}}}},
-    ],
-)
-async def test_checks_that_are_not_run_yet_are_never_passed(
-    world: World, server: WebServer, kind: dict[str, Any]
-) -> None:
-    with pytest.raises(NotSupported):
-        await policy_check(world, server, http=None, **kind)
 
 
 async def test_an_unreachable_cluster_is_no_verdict(world: World) -> None:

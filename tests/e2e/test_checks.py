@@ -425,6 +425,36 @@ async def test_a_cel_check_looks_at_a_live_object(
     assert result.passed, result.message
 
 
+@pytest.mark.parametrize(("simulate", "passed"), [("complete", True), ("fail", False)])
+async def test_a_job_check_runs_its_job_and_deletes_it(
+    api: Api, checks: Checks, release: ReleaseId, simulate: str, passed: bool
+) -> None:
+    template = {"template": pod_template(simulate, "Never")}
+    check = PolicyCheck.model_validate(
+        {"name": "smoke", "job": {"template": template}, "failureThreshold": 1}
+    )
+
+    result = await checks.policy_check(check, release, (), NOBODY)
+
+    assert result.passed is passed, result.message
+    assert await jobs(api, release) == []
+
+
+async def test_a_job_check_that_hangs_is_stopped_at_its_timeout(
+    api: Api, checks: Checks, release: ReleaseId
+) -> None:
+    template = {"template": pod_template("hang", "Never")}
+    check = PolicyCheck.model_validate(
+        {"name": "smoke", "job": {"template": template}, "timeout": "2s"}
+    )
+
+    result = await checks.policy_check(check, release, (), NOBODY)
+
+    assert not result.passed
+    assert "2s" in result.message
+    assert await jobs(api, release) == []
+
+
 # Hooks
 
 

@@ -14,7 +14,6 @@ from helmops.model.declarations.base import Resource
 from helmops.model.declarations.helm_release import ChartTemplateSpec, HelmRelease
 from helmops.model.declarations.kustomization import Kustomization, KustomizationSpec
 from helmops.model.declarations.notification import Provider, ProviderSpec, Receiver
-from helmops.model.declarations.policy import ReleasePolicy, ReleasePolicySpec
 from helmops.model.declarations.sources import (
     Bucket,
     GitRepository,
@@ -42,8 +41,6 @@ def unsupported_places(resource: Resource) -> Iterator[Unsupported]:
             yield from _under_spec(_of_helm_repository(resource.spec))
         case GitRepository():
             yield from _under_spec(_of_git_repository(resource.spec))
-        case ReleasePolicy():
-            yield from _under_spec(_of_policy(resource.spec))
         case Kustomization():
             yield from _under_spec(_of_kustomization(resource.spec))
         case Provider():
@@ -142,12 +139,6 @@ def _of_git_repository(spec: GitRepositorySpec) -> Iterator[Unsupported]:
             ("serviceAccountName",): spec.service_account_name,
         }
     )
-
-
-def _of_policy(spec: ReleasePolicySpec) -> Iterator[Unsupported]:
-    for position, check in enumerate(spec.verify.checks):
-        if check.job is not None:
-            yield ("verify", "checks", position, "job"), "not acted on yet"
 
 
 def _of_kustomization(spec: KustomizationSpec) -> Iterator[Unsupported]:

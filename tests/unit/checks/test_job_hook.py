@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from helmops.checks.job_hook import JobHook, job_manifest
+from helmops.checks.job_hook import JobHook, hook_order
+from helmops.checks.job_run import job_manifest
 from helmops.errors import AccessDenied, ClusterError, ClusterUnreachable, ObjectNotFound
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import RemediationHook
@@ -288,7 +289,7 @@ async def test_a_template_without_containers_is_a_failed_hook(
 
 
 def manifest(template: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    made = job_manifest(hook(template, **fields), WEB, FACTS)
+    made = job_manifest(hook_order(hook(template, **fields), WEB, FACTS))
     assert made is not None
     return made
 
@@ -345,7 +346,7 @@ def test_the_declaration_is_not_changed() -> None:
     declared = hook()
     before = copy.deepcopy(declared)
 
-    job_manifest(declared, WEB, FACTS)
+    job_manifest(hook_order(declared, WEB, FACTS))
 
     assert declared == before
 

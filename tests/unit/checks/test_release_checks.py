@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from helmops.checks.release_checks import ReleaseChecks
-from helmops.errors import NotSupported
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import PolicyCheck
@@ -76,9 +75,13 @@ async def test_a_prometheus_check(checks: ReleaseChecks) -> None:
     assert result == CheckResult("mine", True, "`1` gives 1: above 0")
 
 
-@pytest.mark.parametrize("kind", [{"job": {"template": {"spec": {}}}}])
-async def test_what_is_not_run_yet_says_so(checks: ReleaseChecks, kind: dict[str, Any]) -> None:
-    with pytest.raises(NotSupported) as caught:
-        await run(checks, **kind)
+async def test_a_job_check(checks: ReleaseChecks, cluster: FakeObjects) -> None:
+    def complete(job: dict[str, Any]) -> None:
+        job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
 
-    assert caught.value.field == f"spec.verify.checks.{next(iter(kind))}"
+    cluster.on_create = complete
+    template = {"spec": {"containers": [{"name": "main", "image": "smoke:1"}]}}
+
+    result = await run(checks, job={"template": template})
+
+    assert result == CheckResult("mine", True, "Job helmops-check-1 completed")

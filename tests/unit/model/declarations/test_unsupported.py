@@ -127,7 +127,7 @@ def test_what_is_acted_on_or_without_effect_is_not_named(spec: dict[str, Any]) -
                     ]
                 }
             ),
-            ["spec.verify.checks[2].job"],
+            [],
         ),
         (provider(), []),
         (provider(type="generic-hmac", secretRef={"name": "a"}), []),
