@@ -323,6 +323,21 @@ async def test_a_redirect_to_a_link_local_address_is_refused(
         await http.get(f"{server.url}/a", credentials=LOGIN, pass_credentials=True)
 
 
+async def test_what_a_server_named_is_not_asked_at_a_link_local_address(http: Http) -> None:
+    for url in ("http://169.254.169.254/token", "http://[fe80::1]/token"):
+        with pytest.raises(SourceDenied, match="link-local"):
+            await http.request("GET", url, credentials=LOGIN, named_by_server=True, timeout=SHORT)
+
+
+async def test_what_a_server_named_gets_the_credentials_that_are_meant_for_it(
+    http: Http, server: WebServer
+) -> None:
+    server.routes = {"/token": Answer(body=b"{}")}
+    url = f"{server.url}/token"
+    await http.request("GET", url, credentials=LOGIN, named_by_server=True)
+    assert server.asked[0].headers["authorization"] == BASIC
+
+
 async def test_a_name_that_leads_to_a_link_local_address_is_refused_when_connected(
     http: Http, server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,6 +593,23 @@ async def test_a_post_on_a_dropped_connection_is_not_sent_twice(
     with pytest.raises(SourceUnavailable):
         await http.request("POST", f"{server.url}/hook", body=b"{}")
     assert server.paths == ["/", "/hook"]
+
+
+async def test_a_proxy_of_one_s_own_goes_before_the_environment_s(
+    http: Http, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "charts.example")
+    server.routes = {"http://charts.example/index.yaml": Answer(body=b"by proxy")}
+    proxy = server.url.replace("http://", "http://ann:pr0xy@")
+    mine = HttpCredentials(proxy=proxy)
+    response = await http.get("http://charts.example/index.yaml", credentials=mine)
+    assert response.body == b"by proxy"
+    assert server.asked[0].headers["proxy-authorization"].startswith("Basic ")
+    dead = HttpCredentials(proxy="http://ann:pr0xy@127.0.0.1:1")
+    with pytest.raises(SourceUnavailable, match="proxySecretRef") as raised:
+        await http.get("http://charts.example/index.yaml", credentials=dead)
+    assert "pr0xy" not in str(raised.value)
 
 
 async def test_a_proxy_comes_from_the_environment(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from helmops.errors import ClusterUnreachable, SourceMissing, ValuesError
@@ -145,3 +147,93 @@ async def test_nothing_of_it_is_in_a_repr(secrets: FakeReferences) -> None:
     assert PASSWORD not in repr(await http(secrets))
     secrets.put_secret("apps", "token", identity=PASSWORD)
     assert PASSWORD not in repr(await git(secrets))
+
+
+# Registries.
+
+REGISTRY = "oci://registry.test:5000/charts/app"
+
+
+async def registry(
+    secrets: FakeReferences, secret: str = "token", certificates: str = "", proxy: str = ""
+) -> HttpCredentials:
+    return await CredentialReader(secrets).for_registry(
+        "apps",
+        REGISTRY,
+        *(LocalRef(name=name) if name else None for name in (secret, certificates, proxy)),
+    )
+
+
+def logins(**auths: object) -> str:
+    return json.dumps({"auths": auths})
+
+
+async def test_a_registry_takes_user_and_password(secrets: FakeReferences) -> None:
+    secrets.put_secret("apps", "token", username="ada", password=PASSWORD)
+    assert await registry(secrets) == HttpCredentials(username="ada", password=PASSWORD)
+    assert await registry(secrets, "") == HttpCredentials()
+
+
+@pytest.mark.parametrize("key", ["__dockerconfigjson", "__dockercfg"])
+async def test_of_docker_s_logins_the_registry_s_own_counts(
+    secrets: FakeReferences, key: str
+) -> None:
+    auths = {
+        "registry.test:5000": {"username": "ada", "password": PASSWORD},
+        "registry.test": {"username": "eve", "password": "other"},
+    }
+    secrets.put_secret("apps", "token", **{key: logins(**auths)})
+    assert await registry(secrets) == HttpCredentials(username="ada", password=PASSWORD)
+
+
+async def test_docker_s_logins_and_certificates_go_together(secrets: FakeReferences) -> None:
+    auths = {"registry.test:5000": {"username": "ada", "password": PASSWORD}}
+    secrets.put_secret("apps", "token", __dockerconfigjson=logins(**auths))
+    secrets.put_secret("apps", "tls", ca__crt="CA")
+    assert await registry(secrets, certificates="tls") == HttpCredentials(
+        username="ada", password=PASSWORD, ca="CA"
+    )
+
+
+async def test_logins_that_cannot_be_read_name_their_secret(secrets: FakeReferences) -> None:
+    secrets.put_secret("apps", "token", __dockerconfigjson=f'["{PASSWORD}"')
+    with pytest.raises(ValuesError, match="Secret apps/token") as raised:
+        await registry(secrets)
+    assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "proxy"),
+    [
+        ({"address": "http://proxy.test:3128"}, "http://proxy.test:3128"),
+        (
+            {"address": "https://proxy.test", "username": "a@b", "password": "p:/w"},
+            "https://a%40b:p%3A%2Fw@proxy.test",
+        ),
+    ],
+)
+async def test_a_proxy_is_an_address_with_its_user(
+    secrets: FakeReferences, data: dict[str, str], proxy: str
+) -> None:
+    secrets.put_secret("apps", "proxy", **data)
+    assert (await registry(secrets, "", proxy="proxy")).proxy == proxy
+
+
+@pytest.mark.parametrize("address", ["", "proxy.test:3128", "socks5://a", "http://a:x", "http://"])
+async def test_a_proxy_without_a_usable_address_is_said(
+    secrets: FakeReferences, address: str
+) -> None:
+    secrets.put_secret("apps", "proxy", address=address, username="ada", password=PASSWORD)
+    with pytest.raises(ValuesError, match="Secret apps/proxy: `address` is no URL") as raised:
+        await registry(secrets, "", proxy="proxy")
+    assert PASSWORD not in str(raised.value)
+
+
+async def test_public_keys_are_those_that_end_in_pub(secrets: FakeReferences) -> None:
+    secrets.put_secret("apps", "keys", b__pub="B", a__pub="A", cosign__key="PRIVATE")
+    reader = CredentialReader(secrets)
+    assert await reader.public_keys("apps", LocalRef(name="keys")) == (b"A", b"B")
+    secrets.put_secret("apps", "keys", cosign__key="PRIVATE")
+    with pytest.raises(ValuesError, match="Secret apps/keys has no public key") as raised:
+        await reader.public_keys("apps", LocalRef(name="keys"))
+    assert "PRIVATE" not in str(raised.value)
