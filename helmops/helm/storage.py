@@ -306,8 +306,11 @@ class HelmStorage:
             try:
                 await self._api.create(secret)
             except ObjectConflict:
-                there = await _entry(await self._secret(release, revision), release)
-                if there.revision is None or there.revision.digest != digest:
+                # Asked anew: what is remembered of the number may be of an earlier life.
+                name = secret_name(release, revision)
+                found = await self._api.get("v1", "Secret", name, release.namespace)
+                there = await _entry(found, release) if found is not None else None
+                if there is None or there.revision is None or there.revision.digest != digest:
                     raise
 
     # ------------------------------------------------------------------ reading

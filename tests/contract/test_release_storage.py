@@ -107,6 +107,56 @@ async def test_pruned_revisions_are_gone_and_cannot_be_gone_back_to(play: Play) 
     assert await play.statuses() == {2: "superseded", 3: "superseded", 4: "deployed"}
 
 
+async def test_a_kept_revision_is_put_back_and_helm_goes_back_to_it(play: Play) -> None:
+    storage, release = play.stage.storage, play.stage.release
+    await play.install(GOOD, {"size": 1})
+    await play.upgrade(BETTER)
+    kept = (await play.revisions())[1]
+    await storage.keep(release, 1, kept.digest)
+    await play.upgrade(GOOD, {"size": 3})
+    await storage.prune(release, [1])
+
+    await storage.put_back(release, 1, kept.digest)
+    await storage.put_back(release, 1, kept.digest)
+
+    assert (await play.revisions())[1].digest == kept.digest
+    assert await play.statuses() == {1: "superseded", 2: "superseded", 3: "deployed"}
+    await play.rollback(1)
+    assert (await play.revisions())[4].digest == kept.digest
+    assert await storage.values(release, 4) == {"size": 1}
+
+
+async def test_only_what_is_meant_is_kept_and_put_back(play: Play) -> None:
+    storage, release = play.stage.storage, play.stage.release
+    await play.install(GOOD)
+    digest = (await play.revisions())[1].digest
+    with pytest.raises(ReleaseNotFound):
+        await storage.keep(release, 1, "another")
+    with pytest.raises(ReleaseNotFound):
+        await storage.keep(release, 2, digest)
+    with pytest.raises(ReleaseNotFound):
+        await storage.put_back(release, 1, digest)
+    await storage.keep(release, 1, digest)
+    with pytest.raises(ReleaseNotFound):
+        await storage.put_back(release, 1, "another")
+
+
+async def test_the_copy_is_the_newest_and_takes_no_number_that_is_taken(play: Play) -> None:
+    storage, release = play.stage.storage, play.stage.release
+    await play.install(GOOD)
+    await play.upgrade(BETTER)
+    one, two = (await play.revisions()).values()
+    await storage.keep(release, 1, one.digest)
+    await storage.keep(release, 2, two.digest)
+    with pytest.raises(ReleaseNotFound):
+        await storage.put_back(release, 1, one.digest)
+    await play.uninstall()
+    await play.install(GOOD)
+    await play.upgrade(GOOD, {"a": 1})
+    with pytest.raises(ObjectConflict):
+        await storage.put_back(release, 2, two.digest)
+
+
 async def test_only_a_pending_revision_is_marked(play: Play) -> None:
     storage, release = play.stage.storage, play.stage.release
     await play.install(GOOD)

@@ -503,3 +503,61 @@ async def test_pruning_nothing_asks_nothing(server: FakeKubernetes, storage: Hel
     await storage.prune(APP, [])
 
     assert server.asked == []
+
+
+# The kept copy
+
+
+async def test_a_copy_is_no_revision_for_helm(server: FakeKubernetes, storage: HelmStorage) -> None:
+    server.put(secret(body()))
+    digest = (await storage.read(APP)).revisions[0].digest
+    await storage.keep(APP, 1, digest)
+
+    copy = server.find("v1", "secrets", "apps", "helmops.app.healthy")
+    assert copy is not None
+    assert copy["type"] == "helmops.dev/healthy"
+    assert "owner" not in copy["metadata"]["labels"]
+    assert copy["metadata"]["annotations"]["helmops.dev/revision"] == "1"
+    assert unpacked(copy)["from_the_future"] == {"kept": HUGE}
+    assert len((await storage.read(APP)).revisions) == 1
+
+
+async def test_what_is_put_back_is_whole_but_for_its_status(
+    server: FakeKubernetes, storage: HelmStorage
+) -> None:
+    server.put(secret(body()))
+    server.put(secret(body(2), 2))
+    digest = (await storage.read(APP)).revisions[0].digest
+    await storage.keep(APP, 1, digest)
+    await storage.prune(APP, [1])
+
+    await storage.put_back(APP, 1, digest)
+
+    restored = server.find("v1", "secrets", "apps", secret_name(APP, 1))
+    assert restored is not None
+    assert restored["type"] == "helm.sh/release.v1"
+    assert restored["metadata"]["labels"] == {
+        "name": "app",
+        "owner": "helm",
+        "status": "superseded",
+        "version": "1",
+    }
+    whole = body()
+    whole["info"]["status"] = "superseded"
+    assert unpacked(restored) == whole
+
+
+async def test_a_copy_that_was_tampered_with_is_not_put_back(
+    server: FakeKubernetes, storage: HelmStorage
+) -> None:
+    server.put(secret(body()))
+    digest = (await storage.read(APP)).revisions[0].digest
+    await storage.keep(APP, 1, digest)
+    copy = server.find("v1", "secrets", "apps", "helmops.app.healthy")
+    assert copy is not None
+    copy["data"] = secret(body(1, config={"replicas": 9}))["data"]
+    server.put(copy)
+    await storage.prune(APP, [1])
+
+    with pytest.raises(HelmError, match="it is another revision than it says"):
+        await storage.put_back(APP, 1, digest)
