@@ -34,6 +34,8 @@ CHART = ROOT / "fixtures" / "charts" / "story"
 #: The only content that ever was well, in every history.
 GOOD = "one"
 _TIMEOUT = "40s"
+#: For what will never be ready; and for going back, which takes a second or is in vain.
+_SHORT = "10s"
 
 
 # Who a history is told to ----------------------------------------------------------------------
@@ -58,7 +60,7 @@ class Teller:
 
     def go_back(self) -> None:
         """A person wants the one before."""
-        self.helm("rollback", "app", "--wait", f"--timeout={_TIMEOUT}")
+        self.helm("rollback", "app", "--wait", f"--timeout={_SHORT}")
 
     def live_through_a_crash(self) -> None:
         """What was released goes on well for a while, and then crashes."""
@@ -85,8 +87,8 @@ class Teller:
         """`helm upgrade --install`."""
         settings = [f"--set={name}={str(value).lower()}" for name, value in values.items()]
         self.helm(
-            *("upgrade", "app", str(CHART), "--install", "--wait", f"--timeout={_TIMEOUT}"),
-            *(f"--set=content={content}", *settings, *flags),
+            *("upgrade", "app", str(CHART), "--install", "--wait", f"--set=content={content}"),
+            *(f"--timeout={_SHORT if values.get('fail') else _TIMEOUT}", *settings, *flags),
         )
 
     # What happens to the release past whoever looks after it
@@ -172,7 +174,8 @@ class WithHelmops(Teller):
     title = "helmops"
 
     def bring(self, content: str, **values: Any) -> None:
-        declared = release("app", "story", values={"content": content, **values}, timeout=_TIMEOUT)
+        timeout = _SHORT if values.get("fail") else _TIMEOUT
+        declared = release("app", "story", values={"content": content, **values}, timeout=timeout)
         verify = {"watch": "90s"} if self.is_watched else {}
         rules = policy(verify=verify)
         self.helmops.declare(repository(self.charts.url), declared, rules)
@@ -250,7 +253,7 @@ def _late_crash(teller: Teller) -> None:
 def _pruned(teller: Teller) -> None:
     teller.bring("one")
     with teller.pruned(1):
-        teller.bring("two", fail=True, slow=True)
+        teller.bring("two", fail=True)
     teller.remedy()
 
 

@@ -6,7 +6,7 @@ once when it meets something final. A cancelled helm marks its install or upgrad
 rollback it leaves `pending-rollback`, which the pass unlocks as its own (seen with Helm 3.19.0 and
 4.3.1).
 
-A run that is over within a moment costs one small request: the watches begin after that.
+A run that is over within a moment costs two small requests: the watches begin after that.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Rollouts:
         """Why the work is to be cancelled."""
         release = judge.release
         try:
-            judge.before = await self._pods_of(release.namespace)
+            judge.before = await self._uids_in(release.namespace)
         except ClusterError as error:
             self._note_refusal(release.namespace, error)
         if self.may_watch(release.namespace):
@@ -149,9 +149,13 @@ class Rollouts:
         await self._clock.sleep(judge.left(patience))
         return HelmWaitTimeout(f"not ready after {format_duration(patience)}", where=str(release))
 
-    async def _pods_of(self, namespace: str) -> frozenset[str]:
-        listing = await self._cluster.list("v1", "Pod", namespace, metadata_only=True)
-        return frozenset(str(item["metadata"].get("uid")) for item in listing.items)
+    async def _uids_in(self, namespace: str) -> frozenset[str]:
+        """Of the pods and Jobs that are there now."""
+        found: set[str] = set()
+        for api_version, kind in (("v1", "Pod"), ("batch/v1", "Job")):
+            listing = await self._cluster.list(api_version, kind, namespace, metadata_only=True)
+            found |= {str(item["metadata"].get("uid")) for item in listing.items}
+        return frozenset(found)
 
     @contextmanager
     def _following(self, namespace: str, wake: Callable[..., None]) -> Iterator[tuple[Scope, ...]]:

@@ -5,8 +5,9 @@ never goes back: more pods of the new revision scheduled, pulled, started and re
 old one, a Job's further completion, a volume bound. What flaps (a crash loop, a readiness that
 comes and goes) reaches no new mark, so it does not count for ever.
 
-What is *stuck* is told only of pods that were not there before helm began: an upgrade that mends a
-broken revision must not fail because of the broken pods that it replaces.
+What is *stuck* is told only of pods and Jobs that were not there before helm began: an upgrade that
+mends a broken revision must not fail because of the broken pods that it replaces, and a rollback
+must not because of the failed hook that it goes back for.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ class Finals:
 
 @dataclass(slots=True)
 class RolloutProgress:
-    """The fold for one release and one action. `before` has the uids of the pods that were there
-    before it began; `max_restarts` is how often a container may restart.
+    """The fold for one release and one action. `before` has the uids of the pods and Jobs that were
+    there before it began; `max_restarts` is how often a container may restart.
     """
 
     release: ReleaseId
@@ -147,6 +148,8 @@ class RolloutProgress:
 
     def _found_in(self, there: _There) -> Iterator[Final]:
         for workload in there.ours:
+            if text(workload, "metadata", "uid") in self.before:
+                continue
             name = text(workload, "metadata", "name")
             failure = condition(workload, "Failed")
             if text(workload, "kind") == "Job" and failure is not None and is_true(failure):

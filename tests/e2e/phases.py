@@ -103,7 +103,8 @@ PHASES = {
 
 def declare(helmops: Helmops, charts: Mapping[str, Any], phase: Phase, values: Any) -> None:
     """The release with these values, or, for None, no release any more."""
-    rules = policy(prune=True)
+    # The charts' hooks are Jobs, and what a Job did no rollback undoes: nothing at all, here.
+    rules = policy(prune=True, remediation={"irreversible": "rollback"})
     if values is None:
         helmops.declare(charts, rules)
         return

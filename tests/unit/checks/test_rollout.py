@@ -58,6 +58,20 @@ def pod(reason: str = "", message: str = "", *, name: str = "web-1-a") -> dict[s
     }
 
 
+def failed_job() -> dict[str, Any]:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": "web-migrate",
+            "namespace": "apps",
+            "uid": "uid-web-migrate",
+            "annotations": {"helm.sh/hook": "post-upgrade"},
+        },
+        "status": {"conditions": [{"type": "Failed", "status": "True", "message": "it did"}]},
+    }
+
+
 def pulling() -> dict[str, Any]:
     return {
         "apiVersion": "v1",
@@ -181,6 +195,19 @@ async def test_a_broken_pod_of_before_does_not(room: Room) -> None:
     await room.start()
     await room.see(deployment(1), after=5)
     assert room.goes_on
+
+
+async def test_a_hook_that_failed_before_does_not(room: Room) -> None:
+    room.server.put(failed_job())
+    await room.start()
+    await room.see(deployment(1), after=5)
+    assert room.goes_on
+
+
+async def test_a_hook_that_fails_now_does(room: Room) -> None:
+    await room.start()
+    await room.see(failed_job(), after=1)
+    assert "it did" in str(await room.failure())
 
 
 async def test_nothing_that_moves_for_so_long_ends_it(room: Room) -> None:

@@ -97,7 +97,7 @@ def job(name: str = "migrate", **status: Any) -> Object:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, "annotations": of_release()},
+        "metadata": {"name": name, "uid": f"uid-{name}", "annotations": of_release()},
         "status": status,
     }
 
@@ -368,6 +368,12 @@ BROKEN = {"waiting": ("InvalidImageName", "bad")}
 
 def test_pods_of_before_are_not_what_is_rolled_out() -> None:
     assert Look("web-1-a")(*rolling(pod(**BROKEN))).stuck == ""
+
+
+def test_a_job_that_failed_before_is_not_what_is_waited_for() -> None:
+    failed = job(conditions=[{"type": "Failed", "status": "True", "message": "it did"}])
+    assert Look("migrate")(failed).stuck == ""
+    assert Look()(failed).stuck
 
 
 def test_new_pods_of_an_old_replica_set_are_not_either() -> None:
