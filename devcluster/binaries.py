@@ -98,16 +98,17 @@ def control_plane(say: Say) -> dict[str, Path]:
     Raises ToolMissing where no Go is to be had, DevclusterError where a build fails.
     """
     return {
-        program: _find(module, program, say) for module in MODULES for program in module.programs
+        program: find(module, program, say) for module in MODULES for program in module.programs
     }
 
 
 def kubelet(say: Say) -> Path:
     """The kubelet that fits the control plane; raises as `control_plane` does."""
-    return _find(KUBELET, "kubelet", say)
+    return find(KUBELET, "kubelet", say)
 
 
-def _find(module: GoModule, program: str, say: Say) -> Path:
+def find(module: GoModule, program: str, say: Say) -> Path:
+    """One program of a module: of this machine, or of the cache, built now if need be."""
     return _on_this_machine(module, program) or _built(module, say) / program
 
 
