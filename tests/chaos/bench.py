@@ -18,6 +18,9 @@ from tests.e2e import phases
 from tests.e2e.helmops_process import Helmops, Process, until
 from tests.e2e.phases import Phase
 
+#: Seconds that a slow machine may take for anything.
+_PATIENCE = 150.0
+
 _PROGRAM = """\
 #!/bin/sh
 # helm, which says what it was called for and stands still once, where that is asked for.
@@ -85,7 +88,7 @@ class Bench:
 
     def until_halted(self) -> None:
         """Until helm stands still."""
-        until("helm was called", (self.helmops.directory / "halted").exists)
+        until("helm was called", (self.helmops.directory / "halted").exists, seconds=_PATIENCE)
 
     def until_in_the_middle(self) -> None:
         """Until helm waits for a hook or a test; for another one each time that this is asked."""
@@ -98,7 +101,8 @@ class Bench:
             self._hooks_seen.add(uid)
             return is_new
 
-        until(f"helm is in the middle of {self.phase.operation}", is_there)
+        what = f"helm is in the middle of {self.phase.operation}"
+        until(what, is_there, seconds=_PATIENCE)
 
     def calls(self, operation: str) -> int:
         """How often helm was called for an operation, and began it."""
@@ -132,7 +136,7 @@ class Bench:
                 and ready(record) is self.expected.is_ready
             )
 
-        until(f"{self.phase.operation} comes to its end", is_over, seconds=150)
+        until(f"{self.phase.operation} comes to its end", is_over, seconds=_PATIENCE)
 
     # What is there, looked at past helmops and past the proxy
 

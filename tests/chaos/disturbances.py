@@ -31,7 +31,7 @@ def killed(victim: str, moment: str) -> Disturbance:
             _until_moment(bench, moment)
             _kill(process, victim)
             if victim == HELM:
-                process.wait(seconds=2 * PATIENCE)
+                process.wait(seconds=4 * PATIENCE)
 
     return disturb
 

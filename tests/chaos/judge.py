@@ -53,7 +53,7 @@ def _stuck(bench: Bench) -> Iterator[Problem]:
     if record is not None and ready(record) is not bench.expected.is_ready:
         yield Problem(Kind.STUCK, f"Ready is {ready(record)}")
     try:
-        until("no program is left", lambda: not bench.processes(), seconds=15)
+        until("no program is left", lambda: not bench.processes(), seconds=30)
     except NeverCame:
         yield Problem(Kind.STUCK, f"these still run: {bench.processes()}")
 

@@ -242,7 +242,7 @@ class Helmops:
 
     # Commands
 
-    def run(self, *arguments: str, status: int | None = 0, seconds: float = 90.0) -> Ended:
+    def run(self, *arguments: str, status: int | None = 0, seconds: float = 180.0) -> Ended:
         """Run a command to its end; its exit status must be `status` (None: whatever it is)."""
         finished = subprocess.run(
             [HELMOPS, *arguments],
