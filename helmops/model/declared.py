@@ -23,6 +23,7 @@ from helmops.model.declarations import (
     Alert,
     ChartTemplate,
     ChartTemplateSpec,
+    ChartVerification,
     ConfigMap,
     CrossNamespaceRef,
     HelmChart,
@@ -298,6 +299,8 @@ def template_of(chart: HelmChart) -> ChartTemplate:
         "reconcile_strategy": spec.reconcile_strategy,
         "values_files": spec.values_files,
         "ignore_missing_values_files": spec.ignore_missing_values_files,
+        "verify": spec.verify
+        and ChartVerification(provider=spec.verify.provider, secret_ref=spec.verify.secret_ref),
     }
     return ChartTemplate(spec=ChartTemplateSpec(**said))
 

@@ -30,6 +30,7 @@ from helmops.model.actions import Desired, Target, Unresolved
 from helmops.model.charts import ChartArtifact, ChartVersion, Tree
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import (
+    ChartVerification,
     Defaults,
     GitRepository,
     HelmRelease,
@@ -37,9 +38,11 @@ from helmops.model.declarations import (
     HelmRepository,
     HelmRepositorySpec,
     OCIRepository,
+    OCIVerification,
     ReleasePolicySpec,
     with_defaults,
 )
+from helmops.model.declarations.unsupported import command_places
 from helmops.model.declared import DeclarationSet, Declared, SourceFile, template_of
 from helmops.model.documents import dotted
 from helmops.model.post_rendering import PostRendering
@@ -144,6 +147,7 @@ class Resolver:
         decrypt: Decrypt = as_it_is,
         location_of: Callable[[SourceFile], str] = lambda file: file.root,
         observe_only: bool = False,
+        allow_commands: bool = False,
     ) -> None:
         self._clock = clock
         self._helm = helm
@@ -159,6 +163,7 @@ class Resolver:
         self._defaults = defaults
         self._location_of = location_of
         self._observe_only = observe_only
+        self._allow_commands = allow_commands
         self._memo: dict[DeclarationKey, _Memo] = {}
         self._failures: dict[DeclarationKey, int] = {}
         self._told_of_hooks: set[DeclarationKey] = set()
@@ -361,7 +366,11 @@ class Resolver:
         self, declarations: DeclarationSet, release: Declared[HelmRelease]
     ) -> None:
         """Raises NotSupported with every field that is not acted on, by helmops or this helm."""
-        refused = [*declarations.unsupported(release.key), *self._unknown_to_helm(release)]
+        refused = [
+            *declarations.unsupported(release.key),
+            *self._unknown_to_helm(release),
+            *(() if self._allow_commands else _commands(declarations, release.key)),
+        ]
         if refused:
             raise NotSupported("; ".join(str(error) for error in refused))
 
@@ -466,7 +475,8 @@ class Resolver:
             # Nobody asked for a version: the newest, and then no new major by itself.
             allow = UpgradeAllow.MINOR
         choice = self._choose(versions, wanted.version or "", limits, allow, str(source.key))
-        artifact = await self._repositories.pull(repository, choice.selected, credentials)
+        signers = await self._public_keys(source, wanted.verify)
+        artifact = await self._repositories.pull(repository, choice.selected, credentials, signers)
         _refuse_library(artifact, source)
         signer = ""
         if limits.policy.upgrade.provenance is not None:
@@ -500,7 +510,7 @@ class Resolver:
         """The chart that an OCIRepository is. A policy's limits count for tags as for ranges."""
         repository = source.resource.spec
         credentials = await self._registry_credentials(source)
-        keys = await self._public_keys(source)
+        keys = await self._public_keys(source, repository.verify)
         versions = await self._artifacts.versions(repository, credentials)
         self._offered.setdefault(source.key, versions)
         said = limits.policy.upgrade.allow
@@ -645,9 +655,12 @@ class Resolver:
             spec.proxy_secret_ref,
         )
 
-    async def _public_keys(self, source: Declared[Any]) -> tuple[bytes, ...]:
-        """The keys of which one must have signed; none where no signature is asked for."""
-        verify = source.resource.spec.verify
+    async def _public_keys(
+        self, source: Declared[Any], verify: ChartVerification | OCIVerification | None
+    ) -> tuple[bytes, ...]:
+        """The keys of which one must have signed, from a Secret beside the source; none where no
+        signature is asked for.
+        """
         if verify is None or verify.secret_ref is None:  # without a key it is refused before
             return ()
         return await self._credentials.public_keys(source.key.namespace, verify.secret_ref)
@@ -757,6 +770,18 @@ def _is_lower(version: str, deployed: str) -> bool:
         return Version.parse(version) < Version.parse(deployed)
     except VersionError:  # versions that are none have no order
         return False
+
+
+def _commands(declarations: DeclarationSet, key: DeclarationKey) -> Iterator[NotSupported]:
+    """The hooks of its policies that are a command."""
+    for policy in declarations.policies_of(key):
+        for path, what in command_places(policy.resource):
+            yield NotSupported(
+                what,
+                where=policy.where_is(path),
+                field=dotted(path),
+                next_step="ask whoever runs helmops, or make it a `job` or `webhook`",
+            )
 
 
 def _check_expressions(release: Declared[HelmRelease]) -> None:

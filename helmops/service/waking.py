@@ -101,6 +101,11 @@ def _all_references(declared: DeclarationSet, release: Declared[HelmRelease]) ->
         yield reference
         for key in secrets_of(declared, reference):
             yield "Secret", key
+    with suppress(HelmopsError):  # without a source there is nothing to verify
+        chart, source = declared.chart_of(release), declared.source_of(release)
+        verify = chart.spec.verify if chart is not None else None
+        if source is not None and verify is not None and verify.secret_ref is not None:
+            yield "Secret", DeclarationKey(source.key.namespace, verify.secret_ref.name)
 
 
 def needs_of(declared: DeclarationSet, release: Declared[HelmRelease]) -> Iterator[KindKey]:

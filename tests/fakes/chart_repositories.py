@@ -43,6 +43,8 @@ class FakeChartRepositories:
         self.signers: dict[str, str] = {}
         #: What `pull` raises, by "chart-version".
         self.refused: dict[str, ChartRefused | SourceError] = {}
+        #: What the last pull had to be signed with.
+        self.keys: tuple[bytes, ...] = ()
         self._offered: dict[str, _Offer] = {}
         self._seen: dict[str, dict[str, tuple[ChartVersion, ...]]] = {}
 
@@ -94,6 +96,7 @@ class FakeChartRepositories:
         credentials: HttpCredentials,
         keys: Sequence[bytes] = (),
     ) -> ChartArtifact:
+        self.keys = tuple(keys)
         named = f"{version.name}-{version.version}"
         self.asked.append(("pull", repository.url, named))
         if named in self.refused:

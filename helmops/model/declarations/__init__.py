@@ -23,6 +23,7 @@ from helmops.model.declarations.helm_release import (
     ChartRef,
     ChartTemplate,
     ChartTemplateSpec,
+    ChartVerification,
     CommonMetadata,
     CrossNamespaceRef,
     DependsOn,
@@ -98,6 +99,7 @@ from helmops.model.declarations.sources import (
     HelmRepositorySpec,
     OCIRepository,
     OCIRepositorySpec,
+    OCIVerification,
     Source,
 )
 
@@ -113,6 +115,7 @@ __all__ = [
     "ChartRef",
     "ChartTemplate",
     "ChartTemplateSpec",
+    "ChartVerification",
     "CheckedObject",
     "CommonMetadata",
     "ConfigMap",
@@ -151,6 +154,7 @@ __all__ = [
     "Model",
     "OCIRepository",
     "OCIRepositorySpec",
+    "OCIVerification",
     "PolicyCheck",
     "PostRenderer",
     "PrometheusCheck",

@@ -11,19 +11,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from helmops.model.declarations.base import Resource
-from helmops.model.declarations.helm_release import ChartTemplateSpec, HelmRelease
+from helmops.model.declarations.helm_release import (
+    ChartTemplateSpec,
+    ChartVerification,
+    HelmRelease,
+)
 from helmops.model.declarations.kustomization import Kustomization, KustomizationSpec
 from helmops.model.declarations.notification import Provider, ProviderSpec, Receiver
+from helmops.model.declarations.policy import ReleasePolicy
 from helmops.model.declarations.sources import (
     Bucket,
     GitRepository,
     GitRepositorySpec,
     HelmChart,
     HelmChartSpec,
+    HelmChartVerification,
     HelmRepository,
     HelmRepositorySpec,
     OCIRepository,
     OCIRepositorySpec,
+    OCIVerification,
 )
 from helmops.model.documents import Path
 
@@ -53,6 +60,19 @@ def unsupported_places(resource: Resource) -> Iterator[Unsupported]:
             yield ("kind",), f"{resource.kind} is not acted on yet"
         case _:
             return
+
+
+#: Of a hook with a command, where helmops was not told to run any.
+COMMANDS_NOT_ALLOWED = (
+    "helmops was not started with --allow-commands (HELMOPS_ALLOW_COMMANDS), so it runs none"
+)
+
+
+def command_places(policy: ReleasePolicy) -> Iterator[Unsupported]:
+    """Every hook with a command, which only some installations run."""
+    for position, hook in enumerate(policy.spec.remediation.hooks):
+        if hook.command is not None:
+            yield ("spec", "remediation", "hooks", position, "command"), COMMANDS_NOT_ALLOWED
 
 
 def _under_spec(places: Iterator[Unsupported]) -> Iterator[Unsupported]:
@@ -95,15 +115,27 @@ def _of_release(release: HelmRelease) -> Iterator[Unsupported]:
 def _of_chart(chart: ChartTemplateSpec) -> Iterator[Unsupported]:
     if chart.source_ref.kind == "Bucket":
         yield ("chart", "spec", "sourceRef", "kind"), "`Bucket` is not acted on yet"
-    if chart.verify is not None:
-        yield ("chart", "spec", "verify"), "not acted on yet"
+    for path, what in _of_signature(chart.verify):
+        yield ("chart", "spec", *path), what
 
 
 def _of_helm_chart(chart: HelmChartSpec) -> Iterator[Unsupported]:
     if chart.source_ref.kind == "Bucket":
         yield ("sourceRef", "kind"), "`Bucket` is not acted on yet"
-    if chart.verify is not None:
-        yield ("verify",), "not acted on yet"
+    yield from _of_signature(chart.verify)
+    if chart.verify is not None and chart.verify.match_oidc_identity:
+        yield ("verify", "matchOIDCIdentity"), "not acted on yet"
+
+
+def _of_signature(
+    verify: ChartVerification | HelmChartVerification | OCIVerification | None,
+) -> Iterator[Unsupported]:
+    if verify is None:
+        return
+    if verify.provider != "cosign":
+        yield ("verify", "provider"), f"`{verify.provider}` is not acted on yet"
+    elif verify.secret_ref is None:
+        yield ("verify",), "signatures without a key are not acted on yet; set `secretRef`"
 
 
 def _of_helm_repository(spec: HelmRepositorySpec) -> Iterator[Unsupported]:
@@ -118,11 +150,8 @@ def _of_oci_repository(spec: OCIRepositorySpec) -> Iterator[Unsupported]:
     copies = spec.layer_selector is not None and spec.layer_selector.operation == "copy"
     if spec.ignore is not None and not copies:
         yield ("ignore",), "not acted on yet"
+    yield from _of_signature(spec.verify)
     if spec.verify is not None:
-        if spec.verify.provider != "cosign":
-            yield ("verify", "provider"), f"`{spec.verify.provider}` is not acted on yet"
-        elif spec.verify.secret_ref is None:
-            yield ("verify",), "signatures without a key are not acted on yet; set `secretRef`"
         yield from _set_fields(
             {
                 ("verify", "matchOIDCIdentity"): spec.verify.match_oidc_identity,

@@ -377,10 +377,10 @@ async def test_a_suspended_helm_chart_is_waited_for(room: Room) -> None:
 
 
 async def test_what_is_not_acted_on_in_a_helm_chart_is_refused(room: Room) -> None:
-    verify = {"provider": "cosign", "secretRef": {"name": "keys"}}
+    verify = {"provider": "notation", "secretRef": {"name": "keys"}}
     found = await room.unresolved(repository(), helm_chart(verify=verify), referring())
     assert (found.reason, found.stalled) == ("NotSupported", True)
-    assert "spec.verify" in found.message
+    assert "spec.verify.provider" in found.message
 
 
 async def test_a_second_pass_over_a_helm_chart_costs_no_resolution(room: Room) -> None:

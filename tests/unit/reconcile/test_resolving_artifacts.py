@@ -201,6 +201,24 @@ async def test_a_secret_without_public_keys_is_refused(room: OciRoom, data: dict
     assert not any(call == "pull" for call, _ in room.artifacts.asked)
 
 
+async def test_the_signature_of_a_chart_is_asked_for_with_keys_beside_its_source(
+    room: OciRoom,
+) -> None:
+    url = "oci://registry.example.com/charts"
+    room.charts.offer(url, "web", "1.0.0")
+    signed = chart(
+        version="1.0.0",
+        sourceRef={"kind": "HelmRepository", "name": "charts", "namespace": "flux"},
+        **SIGNED,
+    )
+    source = repository(url=url, type="oci")
+    source["metadata"]["namespace"] = "flux"
+    keys = secret("keys", cosign__pub="OURS")
+    keys["metadata"]["namespace"] = "flux"
+    await room.target(release(chart=signed), source, keys)
+    assert room.charts.keys == (b"OURS",)
+
+
 # Polls and memory.
 
 

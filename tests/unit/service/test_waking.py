@@ -15,6 +15,7 @@ from helmops.service.waking import (
     users_of,
 )
 from tests.unit.reconcile.samples import (
+    artifact,
     chart,
     config_map,
     declare,
@@ -228,6 +229,27 @@ def test_a_source_is_opened_with_both_of_its_secrets() -> None:
     assert secrets_of(found, ("GitRepository", key("two"))) == (key("ssh"),)
     assert secrets_of(found, ("HelmRepository", key("three"))) == ()
     assert secrets_of(found, ("HelmRepository", key("none"))) == ()
+
+
+def test_an_artifact_has_secrets_for_its_proxy_and_its_signatures_too() -> None:
+    found = declare(
+        artifact(
+            "one",
+            secretRef={"name": "login"},
+            proxySecretRef={"name": "proxy"},
+            verify={"secretRef": {"name": "keys"}},
+        )
+    )
+    secrets = secrets_of(found, ("OCIRepository", key("one")))
+    assert secrets == (key("login"), key("proxy"), key("keys"))
+
+
+def test_a_changed_key_wakes_the_releases_whose_charts_it_verifies() -> None:
+    signed = chart(verify={"provider": "cosign", "secretRef": {"name": "keys"}})
+    documents = (repository(), release("web", chart=signed), release("db"))
+    before = declare(*documents, secret("keys", cosign__pub="A"))
+    after = declare(*documents, secret("keys", cosign__pub="B"))
+    assert changed_releases(before, after) == {key("web"): "Secret apps/keys changed"}
 
 
 def test_a_broken_source_has_no_secrets() -> None:

@@ -38,6 +38,10 @@ def places(resource: Resource) -> list[str]:
         ({"upgrade": {"crds": "CreateReplace"}}, "spec.upgrade.crds"),
         ({"chart": chart(verify={"provider": "cosign"})}, "spec.chart.spec.verify"),
         (
+            {"chart": chart(verify={"provider": "notation", "secretRef": {"name": "a"}})},
+            "spec.chart.spec.verify.provider",
+        ),
+        (
             {"chart": chart(sourceRef={"kind": "Bucket", "name": "b"})},
             "spec.chart.spec.sourceRef.kind",
         ),
@@ -68,6 +72,7 @@ def test_what_could_do_harm_when_ignored_is_named(spec: dict[str, Any], place: s
         {"install": {"crds": "Create"}, "upgrade": {"crds": "Skip"}},
         {"install": {"crds": "Skip"}},
         {"chart": chart(interval="5m")},
+        {"chart": chart(verify={"provider": "cosign", "secretRef": {"name": "a"}})},
         {
             "chart": chart(
                 valuesFiles=["a.yaml"], sourceRef={"kind": "GitRepository", "name": "apps"}
