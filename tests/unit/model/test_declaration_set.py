@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from helmops.errors import DeclarationError
+from helmops.errors import DeclarationError, DecryptionFailed
 from helmops.model.declaration_set import (
     DeclarationSet,
     SourceFile,
@@ -315,6 +315,36 @@ def test_values_files_beside_declarations_are_no_declarations() -> None:
     assert said(declared) == []
     assert declared.complete
     assert names(declared.releases) == ["web"]
+
+
+def test_files_that_a_pattern_refers_to_are_no_declarations() -> None:
+    declared = read_declarations(
+        [
+            file("apps/web.yaml", release("web", "valuesFrom: [{kind: File, path: ../env/*.yml}]")),
+            file("env/a.yml", "a: 1\n"),
+            file("env/b.yml", "b: 1\n"),
+        ]
+    )
+    assert declared.errors == ()
+    assert declared.complete
+
+
+def test_an_encrypted_file_that_nothing_decrypts_breaks_what_it_declares_and_no_more() -> None:
+    locked = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: apps}\nsops: {}\n"
+    error = DecryptionFailed("no key at hand decrypts it", where="db.yaml")
+    declared = read_declarations(
+        [
+            file("web.yaml", release("web")),
+            SourceFile("db.yaml", locked, error=error),
+            SourceFile("inside.yaml", release("inside"), error=error),
+            SourceFile("values-prod.yaml", "a: ENC[]\nsops: {}\n", error=error),
+        ]
+    )
+    assert list(declared.releases) == [key("web")]
+    assert list(declared.untouched) == [key("inside")]
+    assert declared.broken == {("Secret", key("db")): error}
+    assert declared.errors == (error, error)
+    assert not declared.complete
 
 
 def test_a_declaration_in_a_file_that_is_named_as_values_is_read() -> None:

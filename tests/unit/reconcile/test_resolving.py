@@ -562,6 +562,40 @@ async def test_a_source_that_refuses_the_credentials_is_said_as_flux_does(room: 
     assert (await room.unresolved(repository(), release())).reason == "AuthenticationFailed"
 
 
+# Post-rendering
+
+
+async def test_the_chart_carries_what_becomes_of_its_objects(room: Room) -> None:
+    plain = await room.target(repository(), release())
+    assert (plain.chart.post_rendering, plain.post_render_digest) == (None, "")
+    labelled = await room.target(repository(), release(commonMetadata={"labels": {"a": "b"}}))
+    assert labelled.chart.post_rendering is not None
+    assert labelled.post_render_digest == labelled.chart.post_rendering.digest
+
+
+async def test_that_helm_3_leaves_hooks_out_is_said_once(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    for labels in ({"a": "1"}, {"a": "2"}):
+        await room.target(repository(), release(commonMetadata={"labels": labels}))
+    assert caplog.text.count("helm 3 gives post-renderers no hooks") == 1
+
+
+@pytest.mark.parametrize("strategy", ["combined", "separate"])
+async def test_what_helm_3_cannot_do_with_hooks_is_refused_where_it_is_asked_for(
+    room: Room, strategy: str
+) -> None:
+    common = {"labels": {"a": "b"}}
+    asked = release(commonMetadata=common, postRenderStrategy=strategy)
+    found = await room.unresolved(repository(), asked)
+    assert (found.reason, found.stalled) == ("NotSupported", True)
+    assert "spec.postRenderStrategy: helm 3 gives" in found.message
+    await room.target(repository(), release(postRenderStrategy=strategy))
+    await room.target(
+        repository(), release(commonMetadata=common, postRenderStrategy="nohooks")
+    )
+
+
 # Values
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from helmops.errors import DeclarationError, ValuesReferenceMissing
+from helmops.errors import DeclarationError, DecryptionFailed, ValuesReferenceMissing
 from helmops.model.declaration_set import SourceFile, read_declarations
 from helmops.model.documents import MAX_SIZE
 from helmops.sources import directory
@@ -28,6 +28,34 @@ def shown(path: Path) -> list[str]:
 
 def errors(path: Path) -> list[str]:
     return [str(file.error) for file in read(path).files if file.error]
+
+
+def test_encrypted_files_are_decrypted_where_they_are_read(tmp_path: Path) -> None:
+    def decrypt(content: bytes, name: str) -> bytes:
+        return CONFIG_MAP.encode() if content == b"locked" else content
+
+    write(tmp_path / "a.yaml", "locked")
+    (found,) = DeclarationDirectory(str(tmp_path), decrypt=decrypt).read().files
+    assert (found.text, found.error) == (CONFIG_MAP, None)
+
+
+def test_a_file_that_cannot_be_decrypted_keeps_its_text_and_is_tried_again(tmp_path: Path) -> None:
+    keys: list[str] = []
+
+    def decrypt(content: bytes, name: str) -> bytes:
+        if not keys:
+            raise DecryptionFailed("no key", where=name)
+        return b"plain"
+
+    write(tmp_path / "a.yaml", "locked")
+    watched = DeclarationDirectory(str(tmp_path), label="D", decrypt=decrypt)
+    (found,) = watched.read().files
+    assert (found.text, str(found.error)) == ("locked", "D/a.yaml: no key")
+    assert watched.poll() is None
+    keys.append("here")
+    content = watched.poll()
+    assert content is not None
+    assert [(file.text, file.error) for file in content.files] == [("plain", None)]
 
 
 def test_yaml_and_json_are_read_in_subdirectories_too(tmp_path: Path) -> None:

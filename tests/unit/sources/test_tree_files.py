@@ -23,6 +23,40 @@ async def read(root: Path, path: str) -> bytes | None:
     return await TreeFiles().read(Tree("apps", "main@sha1:0", str(root)), path)
 
 
+async def find(root: Path, pattern: str) -> tuple[str, ...]:
+    return await TreeFiles().find(Tree("apps", "main@sha1:0", str(root)), pattern)
+
+
+# Several files
+
+
+async def test_files_of_a_pattern_are_found_in_the_order_of_their_paths(root: Path) -> None:
+    for name in ("b.yaml", "a.yaml", "deep/er/c.yaml", ".git/d.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert await find(root, "*.yaml") == ("a.yaml", "b.yaml")
+    assert await find(root, "./values/*.yaml") == ("values/prod.yaml",)
+    every = ("a.yaml", "b.yaml", "deep/er/c.yaml", "values/prod.yaml")
+    assert await find(root, "**/*.yaml") == every
+    assert await find(root, "gone/*.yaml") == ()
+
+
+@pytest.mark.parametrize("pattern", ["../*.yaml", "values/../../*.yaml", "/etc/*"])
+async def test_no_pattern_leads_out_of_the_tree(root: Path, pattern: str) -> None:
+    with pytest.raises(SourceInvalid, match="leaves apps"):
+        await find(root, pattern)
+
+
+async def test_a_pattern_over_too_many_files_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helmops.sources.tree_files._MAX_FILES", 2)
+    for number in range(3):
+        (root / f"{number}.yaml").touch()
+    with pytest.raises(SourceInvalid, match="more than 2 files"):
+        await find(root, "*.yaml")
+
+
 # One file
 
 
