@@ -331,19 +331,19 @@ def test_files_that_a_pattern_refers_to_are_no_declarations() -> None:
 
 def test_an_encrypted_file_that_nothing_decrypts_breaks_what_it_declares_and_no_more() -> None:
     locked = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: apps}\nsops: {}\n"
-    error = DecryptionFailed("no key at hand decrypts it", where="db.yaml")
+    error, other = (DecryptionFailed("no key", where=name) for name in ("db.yaml", "inside.yaml"))
     declared = read_declarations(
         [
             file("web.yaml", release("web")),
             SourceFile("db.yaml", locked, error=error),
-            SourceFile("inside.yaml", release("inside"), error=error),
+            SourceFile("inside.yaml", release("inside"), error=other),
             SourceFile("values-prod.yaml", "a: ENC[]\nsops: {}\n", error=error),
         ]
     )
     assert list(declared.releases) == [key("web")]
     assert list(declared.untouched) == [key("inside")]
     assert declared.broken == {("Secret", key("db")): error}
-    assert declared.errors == (error, error)
+    assert declared.errors == (error, other)
     assert not declared.complete
 
 
