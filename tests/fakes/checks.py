@@ -27,6 +27,7 @@ class CheckCall:
     release: ReleaseId
     objects: tuple[Mapping[str, Any], ...] = ()
     timeout: timedelta = timedelta()
+    hard_timeout: timedelta | None = None
 
 
 class FakeChecks:
@@ -60,7 +61,7 @@ class FakeChecks:
         progress: Progress | None = None,
     ) -> CheckResult:
         CustomRules(expressions)
-        self.calls.append(CheckCall("readiness", release, tuple(objects), timeout))
+        self.calls.append(CheckCall("readiness", release, tuple(objects), timeout, hard_timeout))
         await self._begin("readiness", release)
         if not objects or self.cluster.is_healthy(release):
             result = CheckResult("readiness", True, f"{len(objects)} objects are ready")

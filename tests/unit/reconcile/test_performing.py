@@ -19,6 +19,7 @@ from helmops.errors import (
     HelmopsError,
     HelmWaitTimeout,
     HookFailed,
+    RolloutStuck,
     SourceDenied,
     ValuesError,
 )
@@ -39,6 +40,7 @@ from helmops.model.actions import (
     Unlock,
     Upgrade,
 )
+from helmops.model.declarations import Defaults
 from helmops.model.records import Origin, Record
 from helmops.model.releases import HelmStatus, ReleaseId
 from helmops.reconcile.credentials import CredentialReader
@@ -50,6 +52,7 @@ from tests.fakes.helm import FakeHelm
 from tests.fakes.hooks import FakeHooks
 from tests.fakes.references import FakeReferences
 from tests.fakes.release_storage import FakeReleaseStorage
+from tests.fakes.rollouts import FakeRollouts, RolloutCall
 from tests.unit.decide.samples import RELEASE, desired, observed, record, snapshot
 
 CHART = FakeChart("web", "1.0.0")
@@ -597,3 +600,128 @@ async def test_errors_of_the_way_there_keep_their_own_reason(deployed: Room) -> 
 async def test_a_release_that_vanished_under_an_upgrade_is_a_failure(room: Room) -> None:
     outcome = await room.perform(Upgrade(target()))
     assert (outcome.undetermined, outcome.reason) == (False, "UpgradeFailed")
+
+
+# Rollouts that are watched
+
+
+@pytest.fixture
+def rollouts(room: Room) -> FakeRollouts:
+    """What helm waits for is watched."""
+    made = FakeRollouts()
+    room.performer = replace(room.performer, rollouts=made)
+    return made
+
+
+RELEASING: list[Any] = [
+    pytest.param(Install(target()), id="install"),
+    pytest.param(Upgrade(target(FakeChart("web", "2.0.0"))), id="upgrade"),
+    pytest.param(Rollback(1, "x"), id="rollback"),
+]
+
+
+def prepared(room: Room, action: Action) -> None:
+    if not isinstance(action, Install):
+        room.cluster.add(RELEASE, CHART)
+
+
+@pytest.mark.parametrize("action", RELEASING)
+@pytest.mark.parametrize(
+    ("policy", "defaults", "hard", "patience"),
+    [
+        ({}, Defaults.SAFE, 28, 7),
+        ({}, Defaults.FLUX, 7, None),
+        ({"hardTimeout": "10m"}, Defaults.SAFE, 10, 7),
+        ({"hardTimeout": "10m"}, Defaults.FLUX, 10, 7),
+        ({"hardTimeout": "1m"}, Defaults.SAFE, 7, None),
+    ],
+)
+async def test_helm_gets_the_hard_timeout_and_its_rollout_is_watched_for_the_other(
+    room: Room,
+    rollouts: FakeRollouts,
+    action: Action,
+    policy: dict[str, Any],
+    defaults: Defaults,
+    hard: int,
+    patience: int | None,
+) -> None:
+    prepared(room, action)
+    wanted = desired(
+        timeout="7m", policy={"verify": {**policy, "maxRestarts": 4}}, defaults=defaults
+    )
+    assert (await room.perform(action, wanted)).succeeded
+    assert room.call.timeout == timedelta(minutes=hard)
+    limit = timedelta(minutes=patience) if patience else None
+    assert rollouts.calls == [RolloutCall(RELEASE, limit, 4)]
+
+
+@pytest.mark.parametrize("action", RELEASING)
+async def test_where_nothing_is_waited_for_nothing_is_watched(
+    room: Room, rollouts: FakeRollouts, action: Action
+) -> None:
+    prepared(room, action)
+    part = type(action).__name__.lower()
+    await room.perform(action, desired(timeout="7m", **{part: {"disableWait": True}}))
+    assert rollouts.calls == []
+    assert room.call.timeout == timedelta(minutes=7)
+
+
+async def test_where_nothing_may_be_watched_helm_gets_the_plain_timeout(
+    room: Room, rollouts: FakeRollouts
+) -> None:
+    rollouts.is_refused = True
+    await room.perform(Install(target()), desired(timeout="7m"))
+    assert rollouts.calls == []
+    assert room.call.timeout == timedelta(minutes=7)
+
+
+async def test_what_is_stuck_is_told_as_it_is(room: Room, rollouts: FakeRollouts) -> None:
+    rollouts.verdict = RolloutStuck("pod web-1: ErrImagePull: not found")
+    room.cluster.hang("install", Point.APPLIED)
+    outcome = await room.perform(Install(target()))
+    assert not outcome.succeeded
+    assert outcome.message == "pod web-1: ErrImagePull: not found"
+    assert outcome.reason == "InstallFailed"
+    assert not outcome.undetermined
+    assert room.checks.calls == []
+
+
+async def test_what_stands_still_is_told_with_what_is_not_ready(
+    room: Room, rollouts: FakeRollouts
+) -> None:
+    rollouts.verdict = HelmWaitTimeout("nothing has moved for 7m")
+    room.cluster.hang("install", Point.APPLIED)
+    room.cluster.live.clear()
+    outcome = await room.perform(Install(target()))
+    assert outcome.message.startswith("nothing has moved for 7m")
+
+
+@pytest.mark.parametrize(
+    ("action", "left"),
+    [
+        (Install(target()), HelmStatus.FAILED),
+        (Upgrade(target(FakeChart("web", "2.0.0"))), HelmStatus.FAILED),
+        (Rollback(1, "x"), HelmStatus.PENDING_ROLLBACK),
+    ],
+)
+async def test_a_helm_that_is_cut_off_leaves_what_it_leaves_on_sigterm(
+    room: Room, rollouts: FakeRollouts, action: Action, left: HelmStatus
+) -> None:
+    prepared(room, action)
+    rollouts.verdict = HelmWaitTimeout("nothing has moved for 7m")
+    room.cluster.hang(type(action).__name__.lower(), Point.APPLIED)
+    assert not (await room.perform(action)).succeeded
+    assert room.cluster.revisions(RELEASE)[-1].status is left
+
+
+async def test_the_readiness_check_gets_both_timeouts_too(deployed: Room) -> None:
+    await deployed.perform(
+        CheckHealth(1, (), waits=True),
+        desired(timeout="2m", policy={"verify": {"hardTimeout": "9m"}}),
+        record(snapshot()),
+    )
+    call = deployed.checks.calls[-1]
+    assert (call.timeout, call.hard_timeout) == (timedelta(minutes=2), timedelta(minutes=9))
+    await deployed.perform(CheckHealth(1, (), waits=True, is_rewatch=True), desired())
+    call = deployed.checks.calls[-1]
+    assert call.timeout == call.hard_timeout == timedelta(seconds=10)
