@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, summary in (
         ("serve-charts", _serve_charts, "serve a folder of chart folders, until Ctrl-C"),
         ("serve-git", _serve_git, "serve a folder as a Git repository, until Ctrl-C"),
+        ("serve-registry", _serve_registry, "serve a folder of charts as a registry, until Ctrl-C"),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=run)
@@ -153,6 +154,18 @@ def _serve_git(options: argparse.Namespace) -> int:
         repository.commit_folder(options.folder)
         with GitHttpServer(Path(name), port=options.port) as server:
             _serve(f"{server.url(repository)}\n{repository.work}")
+    return 0
+
+
+def _serve_registry(options: argparse.Namespace) -> int:
+    from devcluster.charts import package
+    from devcluster.oci_server import OciServer
+
+    with OciServer(port=options.port) as server:
+        for folder in sorted(path.parent for path in options.folder.glob("*/Chart.yaml")):
+            chart = package(folder)
+            server.push(f"charts/{chart.name}", chart.version.replace("+", "_"), chart.data)
+        _serve(f"{server.url}/charts")
     return 0
 
 

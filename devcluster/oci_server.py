@@ -55,6 +55,7 @@ class OciServer:
         page: int = 0,
         tls: KeyPair | None = None,
         client_ca: Path | None = None,
+        port: int = 0,
     ) -> None:
         self.user, self.password, self.tokens, self.page = user, password, tokens, page
         self.repositories: dict[str, Stored] = {}
@@ -70,7 +71,9 @@ class OciServer:
         self.instead: dict[str, Answer] = {}
         #: Where blobs are redirected to; empty: nowhere.
         self.blobs_at = ""
-        self.server = LoopbackServer(self._respond, tls=tls, client_ca=client_ca, etags=False)
+        self.server = LoopbackServer(
+            self._respond, tls=tls, client_ca=client_ca, etags=False, port=port
+        )
 
     @property
     def host(self) -> str:

@@ -28,6 +28,9 @@ _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _LONGEST_NAME: Final = 255
 
+#: What most versions look like; told quickly, for some repositories have thousands.
+_PLAIN: Final = re.compile(r"(?:(?:0|[1-9][0-9]{0,17})\.){2}(?:0|[1-9][0-9]{0,17})")
+
 
 @dataclass(frozen=True, slots=True)
 class OciRepository:
@@ -110,8 +113,11 @@ def version_of_tag(tag: str, *, leading_v: bool = False) -> str | None:
     where it looks for ranges.
     """
     text = tag.replace("_", "+")
+    bare = text[1:] if leading_v and text[:1] == "v" else text
+    if _PLAIN.fullmatch(bare):
+        return text
     try:
-        Version.strict(text[1:] if leading_v and text[:1] == "v" else text)
+        Version.strict(bare)
     except VersionError:
         return None
     return text

@@ -48,7 +48,7 @@ _BLOCK = re.compile(
     r"^(?:<!-- (?P<how>.*?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 #: Ports that the documents name; each session gets others.
-_PORTS = ("8880", "9640")
+_PORTS = ("8880", "8890", "9640")
 
 
 @dataclass(frozen=True)
