@@ -12,7 +12,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from helmops.decide.quarantine import quarantined_after_failure
-from helmops.decide.remember import barriers_to, rolled_back_by_hand, snapshot_of
+from helmops.decide.remember import (
+    barriers_to,
+    rolled_back_by_hand,
+    snapshot_of,
+    without_vanished,
+)
 from helmops.model.actions import Desired, Observation
 from helmops.model.records import Attempt, InFlight, Origin, Proof, Record
 from helmops.model.releases import HelmStatus, Revision
@@ -87,7 +92,8 @@ def recover(desired: Desired, observed: Observation, record: Record, now: dateti
             upgrade_failures=record.upgrade_failures + (origin is Origin.UPGRADE),
         )
         recovered = quarantined_after_failure(recovered, desired, now)
-    return recovered
+    # What was deployed before is superseded now.
+    return without_vanished(recovered, observed)
 
 
 def is_trace_of(note: InFlight, head: Revision) -> bool:

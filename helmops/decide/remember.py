@@ -252,7 +252,7 @@ def remember(record: Record, done: Done, desired: Desired, observed: Observation
         case RunHooks():
             return _hooks_run(record, action, outcome)
         case Unlock() | Prune() | PutBack():
-            return _without_vanished(record, observed)
+            return without_vanished(record, observed)
         case Inspect(target=target, base=base):
             # One that could not be rendered has no barriers; the upgrade will say what is wrong.
             found = Inspected(base.digest, target.chart.digest, target.config_digest, outcome.plan)
@@ -403,7 +403,7 @@ def _released(
     )
     if counts:
         changed = quarantined_after_failure(changed, desired, outcome.finished)
-    return _without_vanished(changed, observed)
+    return without_vanished(changed, observed)
 
 
 def barriers_to(record: Record, snapshot: Snapshot) -> tuple[str, ...]:
@@ -458,7 +458,7 @@ def _rolled_back(
     )
     if stored and not action.is_remediation:
         changed = changed.evolve(hold=rolled_back_by_hand(record, action.digest, outcome.finished))
-    return _without_vanished(changed, observed)
+    return without_vanished(changed, observed)
 
 
 def rolled_back_by_hand(record: Record, digest: str, now: datetime) -> Hold:
@@ -664,7 +664,7 @@ def stopping_hook(outcome: Outcome) -> HookOutcome | None:
     return next((h for h in outcome.hooks if h.stops and not h.succeeded), None)
 
 
-def _without_vanished(record: Record, observed: Observation) -> Record:
+def without_vanished(record: Record, observed: Observation) -> Record:
     """Take over statuses that helm rewrote, and drop snapshots that are of no use any more.
 
     Kept are those that Helm still stores, and the last healthy one even when somebody pruned it.

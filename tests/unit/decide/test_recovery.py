@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -92,6 +93,12 @@ def test_an_upgrade_that_was_finished_is_ours_and_unproven() -> None:
     assert [s.revision for s in recovered.history] == [2, 1]
     assert recovered.in_flight is None
     assert recovered.accepted == ""
+
+
+def test_what_a_finished_upgrade_replaced_is_known_to_be_superseded() -> None:
+    superseded = replace(ONE, status=HelmStatus.SUPERSEDED)
+    recovered = after(superseded, TWO, of=upgrading())
+    assert [s.status for s in recovered.history] == [HelmStatus.DEPLOYED, HelmStatus.SUPERSEDED]
 
 
 def test_the_attempt_is_remembered_as_one_that_changed_the_storage() -> None:
