@@ -104,10 +104,17 @@ concurrency = click.option(
     metavar="N",
     help="Releases acted on at once. [env: HELMOPS_CONCURRENCY; default: 8]",
 )
+allow_commands = click.option(
+    "--allow-commands",
+    is_flag=True,
+    callback=lambda _context, _parameter, value: value or None,
+    help="Run hooks that are a command; whoever writes policies then runs programs here. "
+    "[env: HELMOPS_ALLOW_COMMANDS]",
+)
 #: What it takes to look at releases.
 lookup = _all(namespace, cluster, state)
 #: What it takes to act on releases.
-acting = _all(namespace, cluster, state, helm, defaults, watch_namespace)
+acting = _all(namespace, cluster, state, helm, defaults, watch_namespace, allow_commands)
 
 output = click.option(
     "--output",

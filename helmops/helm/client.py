@@ -34,6 +34,7 @@ import yaml
 from pyhelm3.command import Command
 from semver import Version
 
+from helmops import process
 from helmops.errors import (
     HelmError,
     HelmTimeout,
@@ -45,7 +46,7 @@ from helmops.errors import (
     SourceMissing,
     TestFailed,
 )
-from helmops.helm import flags, process
+from helmops.helm import flags
 from helmops.helm.documents import encode_values, parse_manifest
 from helmops.helm.failures import error_of, is_log
 from helmops.helm.flags import HelmVersion

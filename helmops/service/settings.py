@@ -23,6 +23,7 @@ All that cannot be used is said at once. Reads no files, and imports nothing hea
 | `--log-format` | `HELMOPS_LOG_FORMAT` | `text` |
 | `--log-level` | `HELMOPS_LOG_LEVEL` | `info` |
 | `--observe` | `HELMOPS_OBSERVE` | no |
+| `--allow-commands` | `HELMOPS_ALLOW_COMMANDS` | no: hooks with a `command` are refused |
 
 Other variables that begin with `HELMOPS_` are nobody's mistake: Kubernetes itself sets
 `HELMOPS_PORT` and `HELMOPS_SERVICE_HOST` in every pod beside a Service named helmops.
@@ -104,6 +105,7 @@ class Settings:
     log_format: Literal["text", "json"]
     log_level: str
     observe: bool
+    allow_commands: bool = False
 
     @classmethod
     def load(cls, options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -162,6 +164,9 @@ class Settings:
                 "log_level", "--log-level", "LOG_LEVEL", _one_of(*_LEVELS), lambda: "info"
             ),
             "observe": read("observe", "--observe", "OBSERVE", _truth, bool),
+            "allow_commands": read(
+                "allow_commands", "--allow-commands", "ALLOW_COMMANDS", _truth, bool
+            ),
         }
         told.complain()
         return cls(**settings)

@@ -202,6 +202,7 @@ class Installation:
                 decrypt=sops.decrypted,
                 location_of=declarations.location_of,
                 observe_only=observe_only,
+                allow_commands=settings.allow_commands,
             )
             notifier = _notifier(http, declarations, secrets)
             stack.push_async_callback(notifier.drain, _DRAIN_SECONDS)
@@ -210,7 +211,13 @@ class Installation:
                 helm=helm,
                 storage=storage,
                 checks=ReleaseChecks(api, http, clock),
-                hooks=ReleaseHooks(api, http, clock),
+                hooks=ReleaseHooks(
+                    api,
+                    http,
+                    clock,
+                    allow_commands=settings.allow_commands,
+                    secrets=lambda: tuple(secrets.seen),
+                ),
                 credentials=CredentialReader(secrets),
                 evidence=ReleaseEvidence(
                     api, clock, storage.hooks, secrets=lambda: tuple(secrets.seen)

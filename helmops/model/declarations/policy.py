@@ -402,12 +402,19 @@ class Webhook(Model):
 
 
 class RemediationHook(Model):
-    """What to run around a remediation; exactly one of job and webhook."""
+    """What to run around a remediation; exactly one of job, webhook and command."""
 
     name: Name = Field(description="Name, unique in the policy.")
     at: HookPoint = Field(description="When to run it.")
     job: JobTemplate | None = Field(default=None, description="A Kubernetes Job.")
     webhook: Webhook | None = Field(default=None, description="A request.")
+    command: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        repr=False,
+        description="A program and its arguments, run by helmops itself, without a shell; only "
+        "where helmops was started with `--allow-commands`.",
+    )
     timeout: PositiveDuration = Field(
         default=timedelta(minutes=5), description="Time until the hook has failed."
     )
@@ -417,8 +424,10 @@ class RemediationHook(Model):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.job is None) == (self.webhook is None):
-            raise refuse("exactly one of `job` and `webhook` must be set")
+        if [self.job, self.webhook, self.command].count(None) != 2:
+            raise refuse("exactly one of `job`, `webhook` and `command` must be set")
+        if self.command is not None and not self.command[0].strip():
+            raise refuse("`command` begins with the name or path of a program")
         return self
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from helmops.checks.hooks import ReleaseHooks
+from helmops.errors import NotSupported
 from helmops.http import Http
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import RemediationHook
@@ -21,6 +24,23 @@ FACTS = {"release": "web", "namespace": "shop", "hook": "h", "at": "failed"} | C
 
 def hook(**kind: Any) -> RemediationHook:
     return RemediationHook.model_validate({"name": "h", "at": "failed", "timeout": "2s"} | kind)
+
+
+async def test_a_command_is_run_only_where_commands_are_allowed() -> None:
+    declared = RemediationHook.model_validate(
+        {"name": "backup", "at": "failed", "command": ["echo", "saved hunter22"]}
+    )
+    clock = FakeClock()
+    async with Http(workers=1) as http:
+        refusing = ReleaseHooks(FakeObjects(clock), http, clock)
+        allowing = ReleaseHooks(
+            FakeObjects(clock), http, clock, allow_commands=True, secrets=lambda: ["hunter22"]
+        )
+        with pytest.raises(NotSupported, match="--allow-commands"):
+            await refusing.run(declared, WEB, {}, HttpCredentials())
+        result = await allowing.run(declared, WEB, {}, HttpCredentials())
+
+    assert (result.succeeded, result.output) == (True, "saved ***")
 
 
 async def test_a_webhook_is_sent_with_all_that_is_known() -> None:

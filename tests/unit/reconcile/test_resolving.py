@@ -403,6 +403,25 @@ async def test_fields_that_are_not_acted_on_are_refused_all_at_once(room: Room) 
     assert room.charts.asked == [], "before anything is fetched"
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_hook_with_a_command_is_refused_unless_commands_are_allowed(allowed: bool) -> None:
+    room = Room(allow_commands=allowed)
+    room.charts.offer(CHARTS, "web", "1.0.0")
+    hooks = [{"name": "backup", "at": "beforeUpgrade", "command": ["backup", "hunter2"]}]
+    declared = (repository(), release(), policy(remediation={"hooks": hooks}))
+    if allowed:
+        assert await room.target(*declared)
+        return
+    found = await room.unresolved(*declared)
+    assert (found.reason, found.stalled) == ("NotSupported", True)
+    assert "spec.remediation.hooks[0].command: helmops was not started with --allow-commands" in (
+        found.message
+    )
+    assert "HELMOPS_ALLOW_COMMANDS" in found.message
+    assert "hunter2" not in found.message
+    assert room.charts.asked == [], "before anything is fetched"
+
+
 async def test_a_field_that_this_helm_has_no_flag_for_is_refused_where_it_is_set() -> None:
     room = Room(unsupported_fields=("install.serverSideApply",))
     room.charts.offer(CHARTS, "web", "1.0.0")

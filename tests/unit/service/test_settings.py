@@ -66,6 +66,7 @@ def test_the_environment_is_understood() -> None:
     assert settings.cache_dir == Path("/cache")
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert settings.observe
+    assert not settings.allow_commands
 
 
 def test_an_option_wins_over_the_environment() -> None:
@@ -117,6 +118,12 @@ def test_without_a_home_the_state_must_be_named() -> None:
     assert "--state: must be given" in str(error.value)
     assert "--cache-dir: must be given" in str(error.value)
     Settings.load({"state": "sqlite:////s.db", "cache_dir": "/c"}, {})
+
+
+@pytest.mark.parametrize(("given", "allowed"), [("true", True), ("0", False), ("", False)])
+def test_commands_are_allowed_only_on_request(given: str, allowed: bool) -> None:
+    assert load(HELMOPS_ALLOW_COMMANDS=given).allow_commands is allowed
+    assert load({"allow_commands": True}, HELMOPS_ALLOW_COMMANDS=given).allow_commands
 
 
 def test_variables_that_kubernetes_sets_for_a_service_named_helmops_do_no_harm() -> None:

@@ -134,6 +134,27 @@ def test_a_check_asks_with_the_credentials_of_its_kind() -> None:
     assert [ref and ref.name for ref in refs] == ["login", "login", None]
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ([], "at least 1"),
+        ([" "], "begins with the name"),
+        ("rm -rf /", "valid tuple"),
+        (["sleep", 5], "valid string"),
+    ],
+)
+def test_a_command_is_a_program_and_its_arguments(command: Any, said: str) -> None:
+    hook = {"name": "a", "at": "failed", "command": command}
+
+    assert said in refused(remediation={"hooks": [hook]})
+
+
+def test_what_a_command_is_given_is_not_shown() -> None:
+    hook = {"name": "a", "at": "failed", "command": ["notify", "--password", "hunter2"]}
+
+    assert "hunter2" not in repr(policy(remediation={"hooks": [hook]}))
+
+
 def test_a_hook_is_a_job_or_a_webhook() -> None:
     webhook = {"url": "https://hooks.example.com"}
     hooks = [

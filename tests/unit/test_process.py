@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from helmops.helm import process
-from helmops.helm.process import DEFAULT_GRACE, Grace, Kept
+from helmops import process
+from helmops.process import DEFAULT_GRACE, Grace, Kept
 
-HERE = str(Path(__file__).resolve().parents[3])
+HERE = str(Path(__file__).resolve().parents[2])
 #: Both ways of asking the kernel to end the child with its parent.
 WAYS = ["", shutil.which("setpriv") or ""]
 
@@ -191,7 +191,7 @@ async def test_killing_the_parent_takes_the_child_with_it(tmp_path: Path, setpri
     pid = tmp_path / "pid"
     program = f"""
 import asyncio
-from helmops.helm import process
+from helmops import process
 asyncio.run(process.run(
     ["/bin/sh", "-c", "echo $$ > {pid}; exec sleep 60"],
     environment={{"PATH": "/usr/bin:/bin"}}, directory="/", setpriv={setpriv!r},
