@@ -27,6 +27,7 @@ from tests.fakes.git_trees import FakeGitTrees
 from tests.fakes.helm import FakeHelm
 from tests.fakes.journal import FakeJournal
 from tests.fakes.leases import FakeLeases
+from tests.fakes.liveness import FakeLiveness
 from tests.fakes.notifier import FakeNotifier
 from tests.fakes.oci_repositories import FakeOciRepositories
 from tests.fakes.records import FakeRecords
@@ -59,6 +60,7 @@ class Service:
         self.artifacts = FakeOciRepositories()
         self.removed: list[DeclarationKey] = []
         self.references = FakeReferences()
+        self.liveness = FakeLiveness()
         self.clock = clock = SystemClock()
         helm = FakeHelm(self.cluster)
         storage = FakeReleaseStorage(self.cluster)
@@ -97,6 +99,7 @@ class Service:
             journal=self.journal,
             notifier=FakeNotifier(),
             holder="test",
+            liveness=self.liveness,
         )
         self.metrics = Metrics()
         self.engine = Engine(
@@ -107,6 +110,7 @@ class Service:
             metrics=self.metrics,
             defaults=Defaults.SAFE,
             concurrency=2,
+            liveness=self.liveness,
             on_removed=self._on_removed,
         )
 

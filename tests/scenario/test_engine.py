@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from helmops.errors import ClusterUnreachable, HelmError, SourceUnavailable
+from helmops.model.health import LiveHealth
 from helmops.model.records import ConditionStatus
 from helmops.model.releases import DeclarationKey, ReleaseId
 from tests.fakes.cluster_state import FakeChart, Point
@@ -299,3 +300,68 @@ async def test_a_start_without_an_api_server_waits_for_it(
         assert not service.cluster.runs
         await at_rest(service, WEB)
         assert service.engine.missing() == {}
+
+
+# What is looked after between passes
+
+RELEASE = ReleaseId("apps", "web")
+
+
+def bad(why: str = "Deployment/apps/web: available: 0/1", version: int = 1) -> LiveHealth:
+    return LiveHealth(is_live=True, bad=why, version=version)
+
+
+async def test_what_is_released_is_looked_after_with_its_policy(service: Service) -> None:
+    rules = policy(verify={"maxRestarts": 7})
+    write(service, "web.yaml", release(), rules)
+    async with running(service):
+        await at_rest(service, WEB)
+        assert service.liveness.followed == {RELEASE: 1}
+        assert service.liveness.limits == {RELEASE: 7}
+        write(service, "web.yaml", release(values={"a": 2}), rules)
+        await until(lambda: service.liveness.followed == {RELEASE: 2})
+
+
+async def test_what_watches_see_wakes_a_pass_which_tells_of_it(service: Service) -> None:
+    write(service, "web.yaml", release())
+    async with running(service):
+        await at_rest(service, WEB)
+        service.liveness.health[RELEASE] = bad()
+        service.engine.on_live_change(RELEASE, "available: 0/1")
+        await until(lambda: healthy(service) is ConditionStatus.FALSE)
+        service.liveness.health[RELEASE] = LiveHealth(is_live=True, version=2)
+        service.engine.on_live_change(RELEASE, "is well again")
+        await until(lambda: healthy(service) is not ConditionStatus.FALSE)
+    assert service.cluster.statuses(RELEASE) == {1: "deployed"}
+
+
+async def test_a_release_that_nobody_declared_wakes_nobody(service: Service) -> None:
+    service.engine.on_live_change(ReleaseId("apps", "stranger"), "is gone")
+    assert service.engine.passes.depth == 0
+
+
+@pytest.mark.parametrize("how", ["spec.suspend", "no longer declared"])
+async def test_what_is_left_alone_is_not_looked_after(service: Service, how: str) -> None:
+    write(service, "web.yaml", release())
+    async with running(service):
+        await at_rest(service, WEB)
+        assert service.liveness.followed
+        if how == "spec.suspend":
+            write(service, "web.yaml", release(suspend=True))
+        else:
+            (service.directory / "web.yaml").unlink()
+        await until(lambda: not service.liveness.followed)
+
+
+async def test_what_failed_is_not_looked_after(service: Service) -> None:
+    service.cluster.fail("install", Point.APPLIED, HelmError("no"), times=9)
+    write(service, "web.yaml", release())
+    async with running(service):
+        await until(lambda: reason(service) == "RetriesExceeded")
+        await service.engine.passes.idle()
+    assert service.liveness.followed == {}
+
+
+def healthy(service: Service) -> ConditionStatus | None:
+    condition = service.reconciler.known[WEB].condition("Healthy")
+    return condition.status if condition else None
