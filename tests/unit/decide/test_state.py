@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from helmops.decide.state import classify, difference_to_target, is_untested
 from helmops.model.actions import Desired, Observation, ReleaseState, Unresolved
+from helmops.model.post_rendering import PostRendering
 from helmops.model.records import Origin, Proof, Record, Suspension
 from helmops.model.releases import HelmStatus
 from tests.unit.decide.samples import (
@@ -262,6 +264,28 @@ def test_without_test_enable_nothing_is_untested() -> None:
 )
 def test_what_is_to_change_is_said(to: Any, says: str) -> None:
     assert difference_to_target(desired(to), R, snapshot(R)) == says
+
+
+LABELLED = PostRendering((), "combined", "labels")
+
+
+@pytest.mark.parametrize(
+    ("rendering", "known", "says"),
+    [
+        (None, "", ""),
+        (LABELLED, "labels", ""),
+        (LABELLED, "", "postRenderers or commonMetadata changed"),
+        (LABELLED, "others", "postRenderers or commonMetadata changed"),
+        (None, "labels", "postRenderers or commonMetadata changed"),
+    ],
+)
+def test_what_becomes_of_the_charts_objects_is_part_of_the_release(
+    rendering: PostRendering | None, known: str, says: str
+) -> None:
+    to = target()
+    to = replace(to, chart=replace(to.chart, post_rendering=rendering))
+    seen = snapshot(R, post_render_digest=known)
+    assert difference_to_target(desired(to), R, seen) == says
 
 
 @pytest.mark.parametrize("known", [None, snapshot(R, artifact_digest="")])
