@@ -38,6 +38,7 @@ _COMMANDS = {
     "check": ("check:check", "Look whether helmops can work here."),
     "values": ("values:values", "Show the values of a release, and where each comes from."),
     "versions": ("versions:versions", "List what a repository offers of a chart."),
+    "cache": ("cache:cache", "Look at what was fetched, and throw some of it away."),
     "schema": ("schema:schema", "Print JSON Schemas of the declarations."),
     "demo": ("demo:demo", "See it work, on a local cluster."),
     "completion": ("completion:completion", "Print a script for the shell's completion."),

@@ -113,6 +113,8 @@ def _conditions(record: Record, desired: Desired, decision: Decision) -> list[_T
             pass
     if isinstance(desired.target, Unresolved):
         told += _of_source(record, desired.target)
+    elif desired.target.fetch_failed:
+        told.append(("FetchFailed", _TRUE, "SourceNotReady", desired.target.fetch_failed))
     head = record.head
     attempt = record.attempt
     if head is not None:

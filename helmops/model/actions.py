@@ -36,6 +36,8 @@ class Target:
     held_back: tuple[str, ...] = ()
     #: The deployed version, where the chosen one is lower; else empty.
     downgrade_from: str = ""
+    #: Why its source could not be asked, where this is of what it offered last; else empty.
+    fetch_failed: str = ""
     #: The deployed version, where its source does not have it any more; else empty.
     yanked: str = ""
     #: The digest that the deployed version had, where its source has other content under that

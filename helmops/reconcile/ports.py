@@ -58,8 +58,12 @@ class ChartRepositories(Protocol):
         range), a registry is asked for that one only.
 
         Served from memory where the repository says that nothing changed, or where it was polled
-        less than its interval ago. Raises SourceError, ChartNotFound.
+        less than its interval ago, and as long as it does not answer. Raises SourceError,
+        ChartNotFound.
         """
+
+    async def trouble(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> str:
+        """What went wrong at the last poll, where what was offered before stands; else empty."""
 
     async def pull(
         self,

@@ -165,6 +165,8 @@ class Resolver:
         self._observe_only = observe_only
         self._allow_commands = allow_commands
         self._memo: dict[DeclarationKey, _Memo] = {}
+        #: What HelmRepositories over HTTP were opened with last.
+        self._opened_with: dict[DeclarationKey, HttpCredentials] = {}
         self._failures: dict[DeclarationKey, int] = {}
         self._told_of_hooks: set[DeclarationKey] = set()
         self._offered: dict[DeclarationKey, tuple[ChartVersion, ...]] = {}
@@ -234,7 +236,8 @@ class Resolver:
             and known.released_from == released_from
             and await self._has_same_versions(known, declarations, release)
         ):
-            return self._with_dependencies(known.desired, release, declarations, records)
+            desired = await self._with_trouble(known.desired, declarations, release)
+            return self._with_dependencies(desired, release, declarations, records)
         desired = self._template(declarations, release)
         versions: tuple[ChartVersion, ...] | None = None
         try:
@@ -273,6 +276,7 @@ class Resolver:
             )
         else:
             self._memo.pop(release.key, None)
+        desired = await self._with_trouble(desired, declarations, release)
         return self._with_dependencies(desired, release, declarations, records)
 
     def _template(self, declarations: DeclarationSet, release: Declared[HelmRelease]) -> Desired:
@@ -309,6 +313,24 @@ class Resolver:
             raise _suspended(helm_chart)
         chart = template_of(helm_chart.resource)
         return with_defaults(spec.model_copy(update={"chart": chart}), self._defaults)
+
+    async def _with_trouble(
+        self, desired: Desired, declarations: DeclarationSet, release: Declared[HelmRelease]
+    ) -> Desired:
+        """With what went wrong at the source, where the target is of what it offered last."""
+        target = desired.target
+        if not isinstance(target, Target):
+            return desired
+        trouble = ""
+        source = declarations.source_of(release)
+        if source is not None and isinstance(source.resource, HelmRepository):
+            credentials = self._opened_with.get(source.key, HttpCredentials())
+            trouble = await self._repositories.trouble(source.resource.spec, credentials)
+        elif source is not None and isinstance(source.resource, GitRepository):
+            trouble = self._trees.trouble(source.key)
+        return (
+            replace(desired, target=replace(target, fetch_failed=trouble)) if trouble else desired
+        )
 
     def _with_dependencies(
         self,
@@ -641,9 +663,11 @@ class Resolver:
             return await self._credentials.for_registry(
                 source.key.namespace, spec.url, spec.secret_ref, spec.cert_secret_ref
             )
-        return await self._credentials.for_http(
+        credentials = await self._credentials.for_http(
             source.key.namespace, spec.secret_ref, spec.cert_secret_ref
         )
+        self._opened_with[source.key] = credentials
+        return credentials
 
     async def _registry_credentials(self, source: Declared[Any]) -> HttpCredentials:
         spec = source.resource.spec

@@ -38,12 +38,17 @@ class Trees:
         self._git = git
         self._credentials = credentials
         self._revisions: dict[DeclarationKey, _Revision] = {}
+        self._troubles: dict[DeclarationKey, str] = {}
 
     async def poll(self, source: Declared[GitRepository]) -> bool:
         """Ask a Git repository now; whether it has another revision. Raises SourceError."""
         before = self._revisions.get(source.key)
         revision = await self._resolve(source, await self._opened_with(source))
         return before is not None and before.revision != revision
+
+    def trouble(self, key: DeclarationKey) -> str:
+        """Why a repository could not be asked, where it is taken to be as it was; else empty."""
+        return self._troubles.get(key, "")
 
     async def of_git(
         self,
@@ -98,9 +103,10 @@ class Trees:
             return known.revision
         try:
             return await self._resolve(source, credentials)
-        except SourceUnavailable:
+        except SourceUnavailable as error:
             if known is None:
                 raise
+            self._troubles[source.key] = str(error)
             # Its polls tell that it does not answer, and nothing says that it changed.
             self._revisions[source.key] = replace(known, at=self._clock.now())
             return known.revision
@@ -108,6 +114,7 @@ class Trees:
     async def _resolve(self, source: Declared[Any], credentials: GitCredentials) -> str:
         spec: GitRepositorySpec = source.resource.spec
         revision = await self._git.resolve(spec, credentials)
+        self._troubles.pop(source.key, None)
         now = self._clock.now()
         self._revisions[source.key] = _Revision(revision, now, spec.url, spec.ref)
         return revision

@@ -20,6 +20,7 @@ All that cannot be used is said at once. Reads no files, and imports nothing hea
 | `--concurrency` | `HELMOPS_CONCURRENCY` | 8 |
 | `--grace-period` | `HELMOPS_GRACE_PERIOD` | `30s` |
 | `--cache-dir` | `HELMOPS_CACHE_DIR` | `$XDG_CACHE_HOME/helmops` |
+| `--cache-size` | `HELMOPS_CACHE_SIZE`: bytes, or as `500MiB` | `2GiB` |
 | `--log-format` | `HELMOPS_LOG_FORMAT` | `text` |
 | `--log-level` | `HELMOPS_LOG_LEVEL` | `info` |
 | `--observe` | `HELMOPS_OBSERVE` | no |
@@ -45,6 +46,15 @@ _T = TypeVar("_T")
 
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GRACE = timedelta(seconds=30)
+_CACHE_SIZE = 2 * 1024**3
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})")
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)},
+    **{f"{prefix}i": 1024**power for power, prefix in enumerate("kmgt", 1)},
+    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)},
+}
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -102,6 +112,8 @@ class Settings:
     concurrency: int
     grace_period: timedelta
     cache_dir: Path
+    #: Bytes of charts that are kept in the cache.
+    cache_size: int
     log_format: Literal["text", "json"]
     log_level: str
     observe: bool
@@ -156,6 +168,9 @@ class Settings:
                 "CACHE_DIR",
                 _directory,
                 lambda: _home(environment, "CACHE", ".cache"),
+            ),
+            "cache_size": read(
+                "cache_size", "--cache-size", "CACHE_SIZE", parse_size, lambda: _CACHE_SIZE
             ),
             "log_format": read(
                 "log_format", "--log-format", "LOG_FORMAT", _one_of("text", "json"), lambda: "text"
@@ -255,6 +270,15 @@ def _count(least: int, most: int) -> Callable[[str | int], int]:
         return int(text)
 
     return read
+
+
+def parse_size(given: str | int) -> int:
+    """Bytes, of a number with or without a unit: `500MiB`, `2GB`, `1024`. Raises ValueError."""
+    found = _SIZE.fullmatch(str(given).strip())
+    unit = _UNITS.get(found[2].lower()) if found else None
+    if found is None or unit is None:
+        raise ValueError(f"{given!r} is no size, as 500MiB or 2GiB is")
+    return int(float(found[1]) * unit)
 
 
 def _truth(given: str | bool) -> bool:

@@ -185,7 +185,7 @@ class Installation:
             declarations = _declarations(
                 settings, clock, git, sops, builder, cluster=references, see=secrets.see
             )
-            artifacts = ArtifactCache(settings.cache_dir / "charts")
+            artifacts = ArtifactCache(settings.cache_dir / "charts", limit=settings.cache_size)
             registries = OciArtifacts(http, settings.cache_dir, artifacts=artifacts)
             resolver = Resolver(
                 clock=clock,

@@ -2,8 +2,8 @@
 
 A file is written beside its place and moved there, so that a reader sees all of it or nothing, also
 with several processes on one directory; equal content has one name, so that it does not matter who
-comes first. The least recently used go when the whole gets too large, but nothing that was used
-within the last hour: a helm may be about to read it.
+comes first. The least recently used go when the whole gets larger than the limit; what was used
+within the last ten minutes goes only when it gets twice as large: a helm may be about to read it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: Seconds in which what was used is not thrown away, whatever the size of the whole.
-GRACE: Final = 3600.0
+#: Seconds in which what was used stays while the whole is smaller than twice the limit.
+GRACE: Final = 600.0
+#: Seconds after which what is still on its way never arrives: its process is gone.
+_ABANDONED: Final = 24 * 3600.0
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -39,7 +41,7 @@ class ArtifactCache:
     thread.
     """
 
-    def __init__(self, directory: Path, *, limit: int = 1024**3) -> None:
+    def __init__(self, directory: Path, *, limit: int = 2 * 1024**3) -> None:
         """`limit` is in bytes, over all archives."""
         self._directory = directory
         self._limit = limit
@@ -78,6 +80,8 @@ class ArtifactCache:
         path = self._path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         incoming.chmod(0o644)
+        with incoming.open("rb") as content:
+            os.fsync(content.fileno())  # its name must not outlive a power loss without it
         incoming.replace(path)
         self._checked.add(digest)
         self._trim(path)
@@ -97,13 +101,15 @@ class ArtifactCache:
             kept.append((used, size, path))
         total = sum(size for _, size, _ in kept)
         for used, size, path in sorted(kept):
-            if total <= self._limit or used > now - GRACE:
+            if total <= self._limit or (used > now - GRACE and total <= 2 * self._limit):
                 break
+            if path == newest:
+                continue
             path.unlink(missing_ok=True)
             self._checked.discard(path.stem)
             total -= size
         for path in self._directory.glob("*.part"):
-            if _stat(path)[0] < now - 24 * GRACE:
+            if _stat(path)[0] < now - _ABANDONED:
                 path.unlink(missing_ok=True)
 
 

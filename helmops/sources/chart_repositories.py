@@ -34,6 +34,12 @@ class AnyRepositories:
             return await self._oci.chart_versions(repository, chart, credentials, wanted)
         return await self._http.versions(repository, chart, credentials)
 
+    async def trouble(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> str:
+        """What went wrong at the last poll, where what was offered before stands; else empty."""
+        if _is_registry(repository):
+            return ""
+        return await self._http.trouble(repository, credentials)
+
     async def pull(
         self,
         repository: HelmRepositorySpec,

@@ -183,6 +183,8 @@ class _Export:
         if not (mirror / "HEAD").exists():
             shutil.rmtree(mirror, ignore_errors=True)
             session.run(self.timeout, "init", "--quiet", "--bare", "--", str(mirror))
+            # For `helmops cache ls`; nothing else tells whose mirror it is.
+            (mirror / "description").write_text(shown_url(session.url))
         for stale in mirror.glob("*.lock"):  # of a git that was killed; we hold the lock of all
             stale.unlink(missing_ok=True)
         at = ("--git-dir", str(mirror))

@@ -131,6 +131,14 @@ class HelmRepositories:
             return found
         raise _anew(found)
 
+    async def trouble(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> str:
+        """What went wrong at the last poll, where what was offered before stands; else empty."""
+        try:
+            known = await self._known(_Opened.of(repository, credentials))
+        except SourceError as error:
+            return str(error)
+        return str(known.failure) if known.failure is not None else ""
+
     async def pull(
         self, repository: HelmRepositorySpec, version: ChartVersion, credentials: HttpCredentials
     ) -> ChartArtifact:
@@ -244,9 +252,14 @@ class HelmRepositories:
         polled_at = known.polled_at if known.index is not None else None
         if polled_at is not None and now - polled_at < interval:
             return
-        if known.failure is not None and now < known.failed_until:
-            raise _anew(known.failure)
-        await self._poll(known, opened)
+        try:
+            if known.failure is not None and now < known.failed_until:
+                raise _anew(known.failure)
+            await self._poll(known, opened)
+        except SourceUnavailable:
+            # What was there last stands, also over a restart; its polls tell that it is down.
+            if known.index is None:
+                raise
 
     async def _poll(self, known: _Repository, opened: _Opened) -> bool:
         """Ask for the index. Raises SourceError, and remembers that it did."""

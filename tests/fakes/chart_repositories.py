@@ -11,6 +11,7 @@ from helmops.errors import (
     SignatureRefused,
     SourceError,
     SourceMissing,
+    SourceUnavailable,
 )
 from helmops.model.charts import ChartArtifact, ChartVersion
 from helmops.model.credentials import HttpCredentials
@@ -83,11 +84,19 @@ class FakeChartRepositories:
     ) -> tuple[ChartVersion, ...]:
         self.asked.append(("versions", repository.url, chart))
         if self.polls or repository.url not in self._seen:
-            self._poll(repository.url)
+            try:
+                self._poll(repository.url)
+            except SourceUnavailable:
+                if repository.url not in self._seen:
+                    raise
         listed = self._seen[repository.url].get(chart)
         if not listed:
             raise ChartNotFound(f"no chart {chart} in the repository", where=repository.url)
         return listed
+
+    async def trouble(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> str:
+        offer = self._offered.get(repository.url)
+        return str(offer.failure) if offer is not None and offer.failure is not None else ""
 
     async def pull(
         self,

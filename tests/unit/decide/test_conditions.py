@@ -420,3 +420,11 @@ def test_what_nobody_asked_for_again_fails_to_be_fetched_as_it_did() -> None:
 def test_without_asking_what_is_wanted_a_ready_release_stays_ready_and_another_is_unknown() -> None:
     assert ready(concluded(), UNASKED_RETRY, UNASKED)[0] == "True"
     assert ready(concluded(STALLED), UNASKED_RETRY, UNASKED) == ("Unknown", "Progressing")
+
+
+def test_a_source_that_is_down_is_told_while_its_last_offer_stands() -> None:
+    down = desired(target(fetch_failed="the connection is refused"))
+    told_now = told(record(snapshot()), IN_SYNC, down)
+    assert told_now["FetchFailed"] == ("True", "SourceNotReady")
+    assert told_now["Ready"][0] == "True"
+    assert "FetchFailed" not in told(record(snapshot()), IN_SYNC, desired())

@@ -249,7 +249,7 @@ async def test_an_answer_ends_the_back_off(room: Room) -> None:
         await room.unresolved(repository(), release())
     room.charts.fail(CHARTS, None)
     await room.target(repository(), release())
-    room.charts.fail(CHARTS, SourceUnavailable("no answer"))
+    room.charts.fail(CHARTS, SourceDenied("no answer"))
     found = await room.unresolved(repository(), release(interval="2h"))
     assert found.retry_at == room.clock.now() + timedelta(seconds=1)
 
@@ -610,9 +610,7 @@ async def test_what_helm_3_cannot_do_with_hooks_is_refused_where_it_is_asked_for
     assert (found.reason, found.stalled) == ("NotSupported", True)
     assert "spec.postRenderStrategy: helm 3 gives" in found.message
     await room.target(repository(), release(postRenderStrategy=strategy))
-    await room.target(
-        repository(), release(commonMetadata=common, postRenderStrategy="nohooks")
-    )
+    await room.target(repository(), release(commonMetadata=common, postRenderStrategy="nohooks"))
 
 
 # Values
@@ -898,8 +896,8 @@ async def test_what_failed_is_tried_in_every_pass(room: Room) -> None:
 async def test_a_source_that_fails_later_is_noticed_though_all_was_known(room: Room) -> None:
     declared = declare(repository(), release())
     await room.target(declared=declared)
-    room.charts.fail(CHARTS, SourceUnavailable("no answer"))
-    assert (await room.unresolved(declared=declared)).message == "no answer"
+    room.charts.fail(CHARTS, SourceDenied("who are you"))
+    assert (await room.unresolved(declared=declared)).message == "who are you"
 
 
 async def test_what_the_index_says_of_a_version_comes_with_it(room: Room) -> None:
@@ -982,6 +980,22 @@ async def test_a_chart_that_can_have_no_provenance_is_refused_where_it_is_asked_
     found = await room.unresolved(release(chart=directory()), policy(**SIGNED))
     assert found.reason == "VerificationError"
     assert "only charts of a HelmRepository have" in found.message
+
+
+# A source that is down
+
+
+async def test_a_release_goes_on_with_what_its_source_offered_last_and_says_so(room: Room) -> None:
+    declared = declare(repository(), release())
+    first = await room.target(declared=declared)
+    assert first.fetch_failed == ""
+    room.charts.fail(CHARTS, SourceUnavailable("the connection is refused"))
+    found = await room.target(declared=declared)
+    assert found == replace(first, fetch_failed="the connection is refused")
+    changed = await room.target(repository(), release(values={"a": 1}))
+    assert (changed.chart, changed.values) == (first.chart, {"a": 1})
+    room.charts.fail(CHARTS, None)
+    assert (await room.target(declared=declared)).fetch_failed == ""
 
 
 # What changed behind our back

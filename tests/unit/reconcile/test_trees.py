@@ -49,12 +49,14 @@ async def test_a_repository_that_does_not_answer_is_taken_to_be_as_it_was(room: 
     room.git.push(GIT, path="/trees/two")
     room.git.refuse_to_resolve(GIT, SourceUnavailable("the connection is refused"))
     assert await room.tree(git_repository()) == before
+    assert "refused" in room.trees.trouble(key("git"))
     asked = len(room.git.asked)
     assert await room.tree(git_repository()) == before
     assert [what for what, _, _ in room.git.asked[asked:]] == ["checkout"]  # not asked again yet
     room.git.refuse_to_resolve(GIT, None)
     room.clock.advance(timedelta(minutes=6))
     assert (await room.tree(git_repository())).path == "/trees/two"
+    assert room.trees.trouble(key("git")) == ""
 
 
 async def test_one_that_never_answered_or_says_that_it_is_gone_fails(room: Room) -> None:

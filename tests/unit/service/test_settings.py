@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helmops.errors import UsageError
-from helmops.service.settings import Listen, Settings
+from helmops.service.settings import Listen, Settings, parse_size
 
 HOME = {"HOME": "/home/ops"}
 
@@ -48,6 +48,7 @@ def test_the_environment_is_understood() -> None:
         HELMOPS_CONCURRENCY="2",
         HELMOPS_GRACE_PERIOD="1m30s",
         HELMOPS_CACHE_DIR="/cache",
+        HELMOPS_CACHE_SIZE="500MiB",
         HELMOPS_LOG_FORMAT="JSON",
         HELMOPS_LOG_LEVEL="debug",
         HELMOPS_OBSERVE="true",
@@ -64,6 +65,7 @@ def test_the_environment_is_understood() -> None:
     assert settings.concurrency == 2
     assert settings.grace_period == timedelta(seconds=90)
     assert settings.cache_dir == Path("/cache")
+    assert settings.cache_size == 500 * 1024**2
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert settings.observe
     assert not settings.allow_commands
@@ -179,3 +181,24 @@ def test_credentials_in_file_names_and_state_are_not_shown() -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:9640", "[::1]:0", "localhost:80"])
 def test_an_address_is_written_as_it_is_read(text: str) -> None:
     assert str(Listen.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ("0", 0),
+        ("1024", 1024),
+        ("500MiB", 500 * 1024**2),
+        ("2 GiB", 2 * 1024**3),
+        ("2gb", 2 * 1000**3),
+        ("1.5Ki", 1536),
+    ],
+)
+def test_sizes_are_read_with_their_units(given: str, size: int) -> None:
+    assert parse_size(given) == size
+
+
+@pytest.mark.parametrize("given", ["", "much", "-1", "1 Xi", "1e9", "GiB"])
+def test_what_is_no_size_is_said_so(given: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        parse_size(given)

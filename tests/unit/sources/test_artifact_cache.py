@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +86,7 @@ def test_files_that_were_never_completed_are_swept_after_a_day(tmp_path: Path) -
     left, fresh = tmp_path / "left.part", tmp_path / "fresh.part"
     left.touch()
     fresh.touch()
-    aged(left, 25 * GRACE)
+    aged(left, 25 * 3600)
     put(cache, b"chart")
     assert not left.exists()
     assert fresh.exists()
@@ -92,3 +95,90 @@ def test_files_that_were_never_completed_are_swept_after_a_day(tmp_path: Path) -
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     assert digest_of(tmp_path / "file") == sha256(b"content")
+
+
+def test_a_cache_of_things_in_use_is_bounded_all_the_same(tmp_path: Path) -> None:
+    cache = ArtifactCache(tmp_path, limit=10)
+    paths = [put(cache, bytes([65 + number]) * 5) for number in range(6)]
+    left = [path for path in paths if path.exists()]
+    assert sum(path.stat().st_size for path in left) <= 20
+    assert paths[-1] in left
+
+
+def test_what_is_larger_than_the_limit_can_be_used_once(tmp_path: Path) -> None:
+    cache = ArtifactCache(tmp_path, limit=10)
+    old = put(cache, b"old")
+    large = put(cache, b"x" * 100)
+    assert large.exists()
+    assert not old.exists()
+
+
+# Several processes.
+
+WRITER = """
+import hashlib, sys
+from pathlib import Path
+from helmops.sources.artifact_cache import ArtifactCache
+directory, rounds, limit, seed = Path(sys.argv[1]), *map(int, sys.argv[2:])
+cache = ArtifactCache(directory, limit=limit)
+for number in range(rounds):
+    content = f"chart {(number * seed) % 23}".encode() * 2000
+    digest = hashlib.sha256(content).hexdigest()
+    found = cache.find(digest)
+    if found is None:
+        with cache.incoming() as incoming:
+            with incoming.open("wb") as file:
+                for start in range(0, len(content), 1000):
+                    file.write(content[start : start + 1000])
+            found = cache.add(incoming, digest)
+    try:
+        read = found.read_bytes()
+    except FileNotFoundError:  # the other one threw it away: to be fetched again
+        continue
+    assert hashlib.sha256(read).hexdigest() == digest, "half a file was seen"
+print("done")
+"""
+
+
+def writer(directory: Path, *arguments: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(directory), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_processes_that_write_and_throw_away_never_see_half_a_file(tmp_path: Path) -> None:
+    both = [writer(tmp_path, 150, 60_000, seed) for seed in (1, 7)]
+    for process in both:
+        said, _ = process.communicate(timeout=60)
+        assert said == "done\n"
+    left = list(tmp_path.glob("??/*.tgz"))
+    assert left
+    assert all(digest_of(path) == path.stem for path in left)
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_process_that_is_killed_at_any_moment_leaves_nothing_that_is_taken_for_whole(
+    tmp_path: Path,
+) -> None:
+    for delay in (0.0, 0.002, 0.01, 0.03):
+        process = writer(tmp_path, 100_000, 10**9, 5)
+        assert process.stdout is not None
+        # Not before it writes; then in the middle of it.
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob("*.part")) and time.monotonic() < deadline:
+            pass
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+    cache = ArtifactCache(tmp_path)
+    for number in range(23):
+        content = f"chart {number}".encode() * 2000
+        found = cache.find(sha256(content))
+        assert found is None or found.read_bytes() == content
+    for path in tmp_path.glob("*.part"):
+        aged(path, 2 * 24 * 3600)
+    put(cache, b"another")
+    assert list(tmp_path.glob("*.part")) == []

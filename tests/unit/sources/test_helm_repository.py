@@ -256,6 +256,47 @@ async def test_a_failed_poll_is_shared_for_a_few_seconds_and_then_tried_again(
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_while_a_repository_is_down_what_it_offered_last_stands(
+    repository: Repository, make: Make, time: Time, restarted: bool
+) -> None:
+    """So an upgrade can run whose archive is in the cache, also after a restart."""
+    repositories, spec = make(), spec_of(repository.url)
+    digest = await pulled(repositories, spec)
+    (version,) = await repositories.versions(spec, "web", NONE)
+    index = repository.server.routes["/charts/index.yaml"]
+    repository.server.routes = {"/charts/index.yaml": Answer(503)}
+    time.now += 61
+    if restarted:
+        repositories = make()
+    assert await pulled(repositories, spec) == digest
+    asked = len(repository.server.asked)
+    assert await pulled(repositories, spec) == digest  # it is left alone for some seconds
+    assert len(repository.server.asked) == asked
+    assert "503" in await repositories.trouble(spec, NONE)
+    with pytest.raises(SourceUnavailable, match="503"):  # whoever polls is told
+        await repositories.refresh(spec, NONE)
+    with pytest.raises(SourceMissing):  # an archive that was never fetched is not there
+        await repositories.pull(spec, version, NONE)
+    repository.server.routes["/charts/index.yaml"] = index
+    repository.add("app", "1.1.0")
+    time.now += 61
+    assert len(await repositories.versions(spec, "app", NONE)) == 2
+    assert await repositories.trouble(spec, NONE) == ""
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_a_repository_that_says_no_is_not_taken_to_be_as_it_was(
+    repository: Repository, make: Make, time: Time, status: int
+) -> None:
+    repositories, spec = make(), spec_of(repository.url)
+    await repositories.versions(spec, "app", NONE)
+    repository.server.routes["/charts/index.yaml"] = Answer(status)
+    time.now += 61
+    with pytest.raises((SourceDenied, SourceMissing)):
+        await repositories.versions(spec, "app", NONE)
+
+
 async def test_a_server_that_asks_us_to_wait_is_left_alone_so_long(
     server: WebServer, make: Make, time: Time
 ) -> None:
