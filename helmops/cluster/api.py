@@ -50,6 +50,9 @@ REQUEST_TIMEOUT = 30.0
 PAGE_SIZE = 500
 
 _ATTEMPTS = 4
+#: A log is the node's to give: where it cannot be reached the API server says 500 for every try,
+#: and somebody may be waiting for a rollback.
+_LOG_ATTEMPTS = 2
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 10.0
 #: The server ends a watch after this many seconds, and it is opened again.
@@ -292,6 +295,7 @@ class Api:
             _with_query(resource.path(namespace, pod, "log"), query),
             Target.of("get", resource, namespace, pod, "log"),
             timeout=timeout,
+            attempts=_LOG_ATTEMPTS,
         )
         return answer.body.decode(errors="replace")
 
@@ -639,10 +643,11 @@ class Api:
         headers: Headers = (),
         body: Mapping[str, Any] | None = None,
         timeout: float = REQUEST_TIMEOUT,
+        attempts: int = _ATTEMPTS,
     ) -> Answer:
         """One request with its retries; raises for every answer that is not a success."""
         answer = await self._exchange(
-            method, path, target, headers=headers, body=body, timeout=timeout
+            method, path, target, headers=headers, body=body, timeout=timeout, attempts=attempts
         )
         return self._accepted(answer, target)
 
@@ -660,13 +665,14 @@ class Api:
         headers: Headers = (),
         body: Mapping[str, Any] | None = None,
         timeout: float = REQUEST_TIMEOUT,
+        attempts: int = _ATTEMPTS,
     ) -> Answer:
         """One request with its retries, whatever the last answer was."""
         self._note(target)
         is_read = method == "GET"
         renewed = False
-        for attempt in range(1, _ATTEMPTS + 1):
-            is_last = attempt == _ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            is_last = attempt == attempts
             try:
                 answer = await self._once(method, path, headers, body, timeout, renewed)
                 if answer.status == 401 and not renewed:

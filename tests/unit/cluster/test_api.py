@@ -207,6 +207,15 @@ async def test_in_the_end_the_cluster_is_unreachable(server: FakeKubernetes) -> 
     assert len(server.asked) == 4
 
 
+async def test_a_log_that_its_node_cannot_give_keeps_nobody_waiting(
+    server: FakeKubernetes,
+) -> None:
+    server.answers = [refusal(500)] * 9
+    with pytest.raises(ClusterUnreachable):
+        await server.api().logs("pod", "default")
+    assert len(server.asked) == 2
+
+
 async def test_a_timeout_is_not_waited_for_again(server: FakeKubernetes) -> None:
     late = ConnectionDropped("timed out")
     late.was_timeout = True
