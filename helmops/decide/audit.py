@@ -197,19 +197,14 @@ def _missing(first: int, last: int, anchor: Anchor | None) -> Finding:
 def _flaws(kept: list[KeptEntry], number: int, digest: str, anchor: Anchor | None) -> list[Finding]:
     """What is wrong with the entries that are there, the last one first."""
     flaws: list[Finding] = []
-    known: dict[int, str] = {}
-    for recent in anchor.ledger.entries() if anchor is not None else ():
-        known[recent.number - 1] = _previous_of(recent)
-        known[recent.number] = recent.hash
-    if number:
-        known[number] = digest
+    known = anchor.ledger.known_hashes() if anchor is not None else {number: digest}
     #: What the entry after the one that is looked at says that this one's hash is.
     expected = ""
     after = 0
     for index in range(len(kept) - 1, -1, -1):
         entry = kept[index]
         linked = expected if after == entry.number + 1 else ""
-        what = _own_flaw(entry)
+        what, previous = _own_flaw(entry)
         if number and entry.number > number:
             flaws.append(_added(entry))
         elif index and kept[index - 1].number == entry.number:
@@ -222,30 +217,31 @@ def _flaws(kept: list[KeptEntry], number: int, digest: str, anchor: Anchor | Non
             what = f"is not the one that number {entry.number + 1} was written after"
             flaws.append(_changed(entry, what, refit=True))
         else:
-            expected, after = _previous_of(entry), entry.number
-            if entry.number == 1 and expected != NOTHING_BEFORE:
+            expected, after = previous, entry.number
+            if entry.number == 1 and previous != NOTHING_BEFORE:
                 flaws.append(_changed(entry, "is not a first entry"))
             continue
         expected, after = "", 0
     return flaws
 
 
-def _own_flaw(entry: KeptEntry) -> str:
-    """What is wrong with an entry, all others aside; empty where nothing is."""
+def _own_flaw(entry: KeptEntry) -> tuple[str, str]:
+    """What is wrong with an entry, all others aside (empty: nothing), and the hash that it names as
+    that of the one before it.
+    """
     if hash_of(entry.content) != entry.hash:
-        return "does not have its hash"
+        return "does not have its hash", ""
     try:
-        said = KeptEntry.of(entry.content)
+        entry_says = entry.entry
+        said = KeptEntry.of(entry.content, entry_says)
     except ValueError:
-        return "cannot be read"
-    if not _previous_of(entry):
-        return "does not say what came before it"
-    return "" if said == entry else "is kept under a name, number or time that is not its own"
-
-
-def _previous_of(entry: KeptEntry) -> str:
-    found = entry.entry.get("previous")
-    return found if isinstance(found, str) else ""
+        return "cannot be read", ""
+    previous = entry_says.get("previous")
+    if not isinstance(previous, str):
+        return "does not say what came before it", ""
+    if said != entry:
+        return "is kept under a name, number or time that is not its own", ""
+    return "", previous
 
 
 def _changed(entry: KeptEntry, what: str, *, refit: bool = False) -> Finding:

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
+
 from helmops.model.releases import DeclarationKey, ReleaseId
 
 #: Of the entries' form; it grows when a field gets another meaning.
@@ -101,7 +103,8 @@ class Draft:
             "rule": _short(self.rule, 300),
         }
         entry |= {name: text for name, text in told.items() if text}
-        text = canonical(entry | dict(self.details))
+        details = {name: _pruned(value, LARGEST_ENTRY) for name, value in self.details.items()}
+        text = canonical(entry | details)
         if len(text) <= LARGEST_ENTRY:
             return text
         for shortest in (200, 80, 30):
@@ -125,6 +128,16 @@ class Ledger:
     number: int
     hash: str
     recent: tuple[str, ...] = ()
+
+    def known_hashes(self) -> dict[int, str]:
+        """Hashes by number, of the newest entry and all before it that its text vouches for."""
+        known, expected, number = {self.number: self.hash}, self.hash, self.number
+        for text in reversed(self.recent):
+            if hash_of(text) != expected:
+                break
+            number, expected = number - 1, str(_object_in(text).get("previous"))
+            known[number] = expected
+        return known
 
     def entries(self) -> tuple[KeptEntry, ...]:
         """The recent entries as the store keeps them; what somebody damaged is left out."""
@@ -181,9 +194,12 @@ class KeptEntry:
     release: ReleaseId
 
     @classmethod
-    def of(cls, content: str) -> KeptEntry:
-        """The entry of a text that helmops wrote. Raises ValueError for any other."""
-        entry = _object_in(content)
+    def of(cls, content: str, entry: Mapping[str, Any] | None = None) -> KeptEntry:
+        """The entry of a text that helmops wrote; `entry` is what it says, where that is known.
+        Raises ValueError for any other.
+        """
+        if entry is None:
+            entry = _object_in(content)
         try:
             return cls(
                 chain=entry["chain"],
@@ -235,8 +251,8 @@ def in_utc(moment: datetime) -> str:
 def _object_in(text: str) -> dict[str, Any]:
     """A JSON object. Raises ValueError for anything else."""
     try:
-        found = json.loads(text)
-    except RecursionError:
+        found = _decoder.decode(text)
+    except (RecursionError, UnicodeEncodeError):
         found = None
     if not isinstance(found, dict):
         raise ValueError("not an entry of a ledger")
@@ -249,13 +265,15 @@ def _two_names(text: str) -> tuple[str, str]:
 
 
 def _short(text: str, length: int) -> str:
-    """One line, at most so long."""
+    """One line, at most so long; half characters, which JSON does not have, become U+FFFD."""
     line = " ".join(text.split())
+    if not line.isascii():
+        line = line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def _pruned(value: Any, length: int) -> Any:
-    """Texts and lists cut down, for an entry that got too large."""
+    """Texts and lists cut down to a length, texts to one line."""
     if isinstance(value, str):
         return _short(value, max(length, 71))  # digests stay whole
     if isinstance(value, list | tuple):
@@ -263,3 +281,7 @@ def _pruned(value: Any, length: int) -> Any:
     if isinstance(value, Mapping):
         return {key: _pruned(each, length) for key, each in value.items()}
     return value
+
+
+#: Several times faster than the standard library's, which verifying a whole store needs.
+_decoder = msgspec.json.Decoder()

@@ -315,7 +315,7 @@ class SqlJournal:
                 with self._lock:
                     ledgers = tuple(self._ledgers.values())
                 for ledger in ledgers:
-                    entries = {**_texts_of(ledger), **entries}
+                    entries |= _texts_of(ledger)
                 self._chains.clear()
             self._write_releases(connection, states)
             self._write_entries(connection, entries)
@@ -382,11 +382,13 @@ class SqlJournal:
         """Add these entries of ledgers where they are not there yet; none is ever written over."""
         table = tables.ledger
         # After a start all that records remember is here: most of it was written long ago.
-        newest = {chain: (chain, number) for chain, number in sorted(texts)}
+        newest = {chain: number for chain, number in sorted(texts) if chain not in self._chains}
         there: set[str] = set()
-        for places in _chunks((p for c, p in newest.items() if c not in self._chains), 400):
-            found = select(table.c.chain).where(tuple_(table.c.chain, table.c.number).in_(places))
-            there.update(connection.execute(found).scalars())
+        for chains in _chunks(newest, 400):
+            last = select(table.c.chain, func.max(table.c.number)).where(table.c.chain.in_(chains))
+            for chain, number in connection.execute(last.group_by(table.c.chain)):
+                if number >= newest[chain]:
+                    there.add(chain)
         rows = []
         for place in sorted(place for place in texts if place[0] not in there):
             with contextlib.suppress(ValueError):  # damaged in the record; verifying it says so

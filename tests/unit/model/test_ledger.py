@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -176,3 +177,19 @@ def test_any_other_line_is_a_value_error(text: str) -> None:
         KeptEntry.from_line(text)
     with pytest.raises(ValueError, match=r"."):
         KeptEntry.of(text)
+
+
+def test_half_characters_become_whole_ones() -> None:
+    ledger = new_ledger(draft("a\udcffb", by="\ud800", details={"checks": ["\udcff"]}))
+    (entry,) = ledger.entries()
+    assert entry.entry["message"] == "a\ufffdb"
+    assert entry.entry["checks"] == ["\ufffd"]
+
+
+def test_the_hashes_that_a_record_vouches_for_end_where_it_is_damaged() -> None:
+    ledger = chain(4)
+    hashes = {e.number: e.hash for e in ledger.entries()}
+    assert ledger.known_hashes() == {0: NOTHING_BEFORE, **hashes}
+    broken = replace(ledger, recent=(*ledger.recent[:2], "?", ledger.recent[3]))
+    assert broken.known_hashes() == {3: hashes[3], 4: hashes[4]}
+    assert replace(ledger, recent=()).known_hashes() == {4: hashes[4]}
