@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -137,3 +138,43 @@ def test_what_is_no_range_is_an_error_even_where_an_entry_is_called_so() -> None
         choose(charts("latest", "1.0.0"), "latest")
     with pytest.raises(VersionError):
         choose(charts("1.0.0"), deployed="unknown")
+
+
+# What is barred
+
+
+def barring(*versions: str) -> Callable[[ChartVersion], str]:
+    return lambda chart: "in quarantine" if chart.version in versions else ""
+
+
+def test_a_barred_version_gives_way_to_the_best_other_one() -> None:
+    choice = choose(charts("1.0.0", "1.1.0", "1.2.0", "1.3.0"), "^1", bar=barring("1.3.0", "1.2.0"))
+    assert (choice.selected.version, choice.barred) == ("1.1.0", "")
+    assert [held.version for held in choice.held_back] == ["1.3.0", "1.2.0"]
+    assert "1.3.0 held back: in quarantine" in choice.reason
+
+
+def test_one_below_the_choice_is_not_mentioned() -> None:
+    choice = choose(charts("1.0.0", "1.1.0", "1.2.0"), "^1", bar=barring("1.1.0"))
+    assert (choice.selected.version, choice.held_back) == ("1.2.0", ())
+
+
+def test_where_all_are_barred_the_newest_is_chosen_and_says_so() -> None:
+    choice = choose(charts("1.0.0", "1.1.0"), "^1", bar=barring("1.0.0", "1.1.0"))
+    assert (choice.selected.version, choice.barred) == ("1.1.0", "in quarantine")
+
+
+def test_a_version_that_is_named_is_the_only_one() -> None:
+    choice = choose(charts("1.0.0", "1.1.0"), "1.1.0", bar=barring("1.1.0"))
+    assert (choice.selected.version, choice.barred) == ("1.1.0", "in quarantine")
+
+
+def test_the_policys_limit_comes_before() -> None:
+    choice = choose(
+        charts("1.0.0", "1.1.0", "1.1.1", "2.0.0"),
+        deployed="1.1.0",
+        allow="minor",
+        bar=barring("1.1.1"),
+    )
+    assert choice.selected.version == "1.1.0"
+    assert [held.version for held in choice.held_back] == ["2.0.0", "1.1.1"]
