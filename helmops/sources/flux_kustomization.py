@@ -333,7 +333,11 @@ class _Run:
                 raise node.fail(f"`{node.spec.path}` leads out of the repository", ("spec", "path"))
             self._refuse_patches_without_target(node)
             built = await asyncio.to_thread(
-                self._f._builder.build, tree, path, _overlay_of(node.spec)
+                self._f._builder.build,
+                tree,
+                path,
+                _overlay_of(node.spec),
+                with_text=node.spec.post_build is not None,
             )
         except KustomizeUnavailable as error:
             self._fail(node, error)
