@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from helmops.model.events import Event, EventKind, Severity
@@ -22,6 +23,7 @@ def events_between(old: Record | None, new: Record, at: datetime) -> tuple[Event
     events += _of_hooks(before, new, at)
     events += _of_attempt(before, new, at)
     events += _of_head(before, new, at)
+    events += _of_evidence(before, new, at)
     events += _of_health(before, new, at)
     events += _of_quarantine(before, new, at)
     events += _of_hold(before, new, at)
@@ -160,6 +162,26 @@ def _is_same(one: Snapshot, other: Snapshot) -> bool:
         other.digest,
         other.last_deployed,
     )
+
+
+def _of_evidence(old: Record, new: Record, at: datetime) -> list[Event]:
+    """What a failure left behind, with its number for `helmops events NAME --evidence`."""
+    head = new.head
+    if head is None or head.evidence is None:
+        return []
+    before = next((s for s in old.history if _is_same(s, head)), None)
+    if before is None or before.evidence == head.evidence:
+        return []
+    number, summary = head.evidence.number, head.evidence.summary
+    if not number and not summary:
+        return []
+    what = f"revision {head.revision} ({head.versioned_chart})"
+    message = f"evidence of the failure of {what}: {summary or 'nothing that tells'}"
+    failure = EventKind.FAILURE, Severity.ERROR
+    event = _event(new, at, *failure, "EvidenceGathered", message, head)
+    told = {"evidence": str(number) if number else "", "evidenceSummary": summary}
+    metadata = event.metadata | {name: text for name, text in told.items() if text}
+    return [replace(event, metadata=metadata)]
 
 
 def _of_health(old: Record, new: Record, at: datetime) -> list[Event]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from helmops.model.actions import (
 )
 from helmops.model.events import Event, EventKind, Severity
 from helmops.model.records import (
+    EvidenceNote,
     Hold,
     HoldReason,
     HookRecord,
@@ -56,6 +58,41 @@ def reasons(old: Record | None, new: Record) -> list[str]:
 def only(old: Record | None, new: Record) -> Event:
     (event,) = between(old, new)
     return event
+
+
+LEFT = EvidenceNote(3, "pod web-1 container main: CrashLoopBackOff", "d")
+
+
+def test_evidence_of_a_failure_is_told_once_with_its_number() -> None:
+    old = record(BROKEN, snapshot(ONE))
+    new = record(replace(BROKEN, evidence=LEFT), snapshot(ONE))
+
+    told = only(old, new)
+
+    assert (told.reason, told.kind, told.severity) == (
+        "EvidenceGathered",
+        EventKind.FAILURE,
+        Severity.ERROR,
+    )
+    assert told.message == (
+        f"evidence of the failure of revision 2 ({BROKEN.versioned_chart}): {LEFT.summary}"
+    )
+    assert told.metadata["evidence"] == "3"
+    assert told.metadata["evidenceSummary"] == LEFT.summary
+    assert between(new, new) == ()
+
+
+def test_evidence_that_could_not_be_stored_is_told_without_a_number() -> None:
+    old = record(BROKEN, snapshot(ONE))
+    new = record(replace(BROKEN, evidence=EvidenceNote(0, "it crashes")), snapshot(ONE))
+
+    assert "evidence" not in only(old, new).metadata
+
+
+def test_evidence_of_nothing_is_not_told() -> None:
+    old = record(BROKEN, snapshot(ONE))
+
+    assert between(old, record(replace(BROKEN, evidence=EvidenceNote(0, "")), snapshot(ONE))) == ()
 
 
 def with_hold(**other: Any) -> Record:
