@@ -83,13 +83,16 @@ def test_an_install_of_which_nothing_is_stored_never_happened() -> None:
 
 
 def test_an_upgrade_that_was_finished_is_ours_and_unproven() -> None:
-    recovered = after(ONE, TWO, of=upgrading(accepted="x"))
+    before = upgrading(accepted="x")
+    assert before.in_flight is not None
+    note = replace(before.in_flight, post_render_digest="labelled")
+    recovered = after(ONE, TWO, of=before.evolve(in_flight=note))
     head = recovered.head
     assert head is not None
     assert (head.revision, head.origin) == (2, Origin.UPGRADE)
     assert (head.released, head.health) == (Proof.PASSED, Proof.PENDING)
     assert head.verdict is Verdict.UNKNOWN
-    assert head.artifact_digest == "artifact 2.0.0"
+    assert (head.artifact_digest, head.post_render_digest) == ("artifact 2.0.0", "labelled")
     assert [s.revision for s in recovered.history] == [2, 1]
     assert recovered.in_flight is None
     assert recovered.accepted == ""

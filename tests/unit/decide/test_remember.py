@@ -43,6 +43,7 @@ from helmops.model.actions import (
 )
 from helmops.model.declarations import Defaults
 from helmops.model.health import CheckResult
+from helmops.model.post_rendering import PostRendering
 from helmops.model.records import (
     Handled,
     Hold,
@@ -629,6 +630,47 @@ def test_the_chart_behind_it_is_known_only_where_both_were_compared(
     after = remember(record(), done(action), desired(), observed(ONE))
     assert after.head is not None
     assert after.head.artifact_digest == digest
+
+
+LABELLED = replace(
+    target("2.0.0"),
+    chart=replace(
+        target("2.0.0").chart, post_rendering=PostRendering((), "combined", "labelled")
+    ),
+)
+
+
+@pytest.mark.parametrize("kind", [Install, Upgrade])
+def test_what_became_of_the_charts_objects_is_remembered_and_noted_before(kind: Any) -> None:
+    noted = intend(record(), kind(LABELLED), observed(), NOW, "me")
+    assert noted is not None
+    assert noted.in_flight is not None
+    assert noted.in_flight.post_render_digest == "labelled"
+    after = remember(noted, done(kind(LABELLED)), desired(LABELLED), observed(TWO))
+    assert after.head is not None
+    assert after.head.post_render_digest == "labelled"
+    assert after.public_status()["observedPostRenderersDigest"] == "sha256:labelled"
+
+
+def test_what_is_restored_has_the_post_rendering_that_it_had() -> None:
+    before = record(failed(TWO_FAILED), snapshot(ONE, post_render_digest="first"))
+    noted = intend(before, ROLLBACK, observed(ONE, TWO_FAILED), NOW, "me")
+    assert noted is not None
+    assert noted.in_flight is not None
+    assert noted.in_flight.post_render_digest == "first"
+    after = rolled_back(of=noted)
+    assert after.head is not None
+    assert after.head.post_render_digest == "first"
+
+
+@pytest.mark.parametrize(("only_if_same", "digest"), [(True, "labelled"), (False, "")])
+def test_post_rendering_is_taken_over_only_where_it_was_compared(
+    only_if_same: bool, digest: str
+) -> None:
+    action = Adopt(ONE, LABELLED, only_if_same=only_if_same)
+    after = remember(record(), done(action), desired(), observed(ONE))
+    assert after.head is not None
+    assert after.head.post_render_digest == digest
 
 
 def test_an_adoption_that_would_change_something_leaves_no_trace() -> None:

@@ -10,6 +10,8 @@ from helmops.model.declared import DeclarationSet, SourceFile
 from helmops.service.waking import (
     changed_releases,
     dependents_of,
+    needs_in_cluster,
+    opened_with,
     references_of,
     secrets_of,
     users_of,
@@ -135,6 +137,25 @@ def test_a_policy_that_says_the_same_in_other_words_wakes_nobody() -> None:
 )
 def test_what_a_release_is_made_of_wakes_it(changed: Any, expected: dict[str, str]) -> None:
     assert woken(changed) == expected
+
+
+def test_what_is_needed_of_the_cluster_is_what_is_not_declared() -> None:
+    check = {"name": "up", "http": {"url": "http://web", "secretRef": {"name": "probe"}}}
+    declared = files(
+        repository(secretRef={"name": "token"}),
+        release("web", valuesFrom=[{"kind": "ConfigMap", "name": "values"}]),
+        release("db", valuesFrom=[{"kind": "Secret", "name": "passwords"}]),
+        policy(selector={"names": ["db"]}, verify={"checks": [check]}),
+        secret("passwords", a="1"),
+        config_map("unused", a="1"),
+    )
+    assert dict(needs_in_cluster(declared)) == {
+        ("Secret", key("token")): (key("web"), key("db")),
+        ("ConfigMap", key("values")): (key("web"),),
+        ("Secret", key("probe")): (key("db"),),
+    }
+    assert opened_with(declared, key("token")) == (("HelmRepository", key("charts")),)
+    assert opened_with(declared, key("values")) == ()
 
 
 def test_what_comes_or_goes_wakes_as_well() -> None:
