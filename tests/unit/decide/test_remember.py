@@ -634,9 +634,7 @@ def test_the_chart_behind_it_is_known_only_where_both_were_compared(
 
 LABELLED = replace(
     target("2.0.0"),
-    chart=replace(
-        target("2.0.0").chart, post_rendering=PostRendering((), "combined", "labelled")
-    ),
+    chart=replace(target("2.0.0").chart, post_rendering=PostRendering((), "combined", "labelled")),
 )
 
 
