@@ -561,3 +561,31 @@ async def test_a_copy_that_was_tampered_with_is_not_put_back(
 
     with pytest.raises(HelmError, match="it is another revision than it says"):
         await storage.put_back(APP, 1, digest)
+
+
+async def test_hooks_are_told_with_their_last_run(
+    server: FakeKubernetes, storage: HelmStorage
+) -> None:
+    job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: migrate, namespace: other}\n"
+    hooks = [
+        {
+            "name": "migrate",
+            "kind": "Job",
+            "manifest": job,
+            "events": ["pre-upgrade"],
+            "delete_policies": ["hook-succeeded"],
+            "last_run": {"phase": "Failed"},
+        },
+        {"name": "t", "kind": "Pod", "manifest": "{", "events": ["test"], "last_run": {}},
+        {"name": "empty", "kind": "Pod", "manifest": "", "events": ["test"]},
+    ]
+    server.put(secret(body(hooks=hooks)))
+
+    migrate, test = await storage.hooks(APP, 1)
+
+    assert (migrate.kind, migrate.name, migrate.namespace) == ("Job", "migrate", "other")
+    assert (migrate.events, migrate.delete_policies) == (("pre-upgrade",), ("hook-succeeded",))
+    assert (migrate.phase, migrate.is_test) == ("Failed", False)
+    assert migrate.manifest["kind"] == "Job"
+    assert (test.name, test.namespace, test.phase, test.is_test) == ("t", "apps", "", True)
+    assert "Job" not in repr(migrate).replace("kind='Job'", "")
