@@ -290,7 +290,8 @@ async def test_a_release_that_moves_ends_its_chain_and_the_new_one_follows_it(wo
         [e for e in world.journal.ledger if e.release == place]
         for place in (world.release, ReleaseId("other", "app"))
     )
-    assert word(old[-1]) == "ended"
+    assert [word(each) for each in old][-2:] == ["Uninstall", "ended"]
+    assert "Uninstall" not in [word(each) for each in new], "it is told where it happened"
     assert new[0].entry["follows"] == {
         "chain": old[-1].chain,
         "number": old[-1].number,
