@@ -47,7 +47,7 @@ def build(output: str, **settings: Any) -> None:
 
 async def _build(settings: Settings, output: str) -> int:
     from helmops.reconcile.secrets import texts_of
-    from helmops.service.wiring import declared_only
+    from helmops.service.reading import declared_only
 
     secret: set[str] = set()
     declared = await declared_only(settings, lambda data: secret.update(texts_of(data)))

@@ -102,7 +102,7 @@ def _declared(given: dict[str, Any], output: Format, what: str) -> None:
     settings = settings_of(**given)
 
     async def show() -> None:
-        from helmops.service.wiring import declared_only
+        from helmops.service.reading import declared_only
 
         found = await declared_only(settings)
         for error in found.errors:

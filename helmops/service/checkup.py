@@ -10,8 +10,8 @@ from helmops.cluster.api import Api
 from helmops.errors import HelmopsError
 from helmops.helm.client import HelmClient
 from helmops.service.clock import SystemClock
+from helmops.service.reading import declared_only
 from helmops.service.settings import Settings
-from helmops.service.wiring import declared_only
 from helmops.store.journal import SqlJournal
 
 #: What helmops itself does in a release's namespace; helm needs rights on the chart's objects, too.

@@ -7,23 +7,27 @@ import os
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helmops.errors import DeclarationError, DecryptionFailed, SourceError
 from helmops.model.credentials import GitCredentials
 from helmops.model.declaration_set import BuiltDeclarations, read_declarations
 from helmops.model.declarations import GitRepositorySpec
-from helmops.model.declared import DeclarationSet, SourceFile
+from helmops.model.declared import DeclarationSet, Declared, SourceFile
 from helmops.model.releases import DeclarationKey
 from helmops.reconcile.ports import Clock, GitTrees
-from helmops.service.checkouts import Checkouts
 from helmops.service.polling import Polls
 from helmops.sources.directory import DeclarationDirectory
 from helmops.sources.flux_kustomization import Cluster, Decrypt, Following, chain_of
 from helmops.sources.flux_places import Place, open_checkout, open_place
 from helmops.sources.kustomize import Kustomizer
 from helmops.sources.sops import is_encrypted
+
+if TYPE_CHECKING:
+    from helmops.service.checkouts import Checkouts
+    from helmops.sources.file_tree import FileTree
 
 
 @dataclass(slots=True)
@@ -90,13 +94,16 @@ class Declarations:
         self._clock = clock
         self._git = git
         self._decrypt = decrypt
-        self._checkouts = Checkouts(clock=clock, git=git, random=random, cluster=cluster, see=see)
+        self._open_checkouts = partial(
+            _checkouts, clock=clock, git=git, random=random, cluster=cluster, see=see
+        )
+        self._checkouts: Checkouts | None = None
         self._following: Following | None = None
         if builder is not None:
             self._following = Following(
                 builder=builder,
                 default_namespace=default_namespace,
-                checkout=self._checkouts.files_of,
+                checkout=self._files_of,
                 cluster=cluster,
                 decrypt=decrypt,
                 hide=see,
@@ -163,14 +170,16 @@ class Declarations:
         changed += [await self._has_changed_beside(place) for place in self._places]
         if self._following is not None:
             changed.append(await self._following.is_stale(self._clock.now()))
-            changed.append(await self._checkouts.is_stale())
+            if self._checkouts is not None:
+                changed.append(await self._checkouts.is_stale())
         changed.append(await self._is_opened_now())
         return await self._take_in() if any(changed) else None
 
     async def _take_in(self) -> DeclarationSet:
         files = [file for place in self._places for file in place.files]
         if self._following is not None:
-            self._checkouts.begin()
+            if self._checkouts is not None:
+                self._checkouts.begin()
             files, self._built = await self._following.follow(
                 [(place.opened, place.files) for place in self._places if place.opened],
                 self._clock.now(),
@@ -187,6 +196,11 @@ class Declarations:
             read = replace(read, errors=(*troubles, *read.errors), complete=False)
         self.current = read
         return read
+
+    async def _files_of(self, declared: DeclarationSet, source: Declared[Any]) -> FileTree:
+        if self._checkouts is None:
+            self._checkouts = self._open_checkouts()
+        return await self._checkouts.files_of(declared, source)
 
     # Files that are read as they are
 
@@ -293,3 +307,10 @@ class Declarations:
         before = place.trouble
         place.trouble = DeclarationError(what, where=place.label, next_step=next_step)
         return before is None or before.what != what
+
+
+def _checkouts(**parts: Any) -> Checkouts:
+    """Imported when a repository is wanted: most declarations name none but their own."""
+    from helmops.service.checkouts import Checkouts
+
+    return Checkouts(**parts)

@@ -21,8 +21,9 @@ from helmops.reconcile.values import ValuesReader
 from helmops.resolve.layers import Layer
 from helmops.service.clock import SystemClock
 from helmops.service.lookup import records
+from helmops.service.reading import declared_only
 from helmops.service.settings import Settings
-from helmops.service.wiring import declared_only, remembered
+from helmops.service.wiring import remembered
 from helmops.sources.git import GitMirrors
 from helmops.sources.sops import Sops
 from helmops.sources.tree_files import TreeFiles

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from helmops.checks.evidence import ReleaseEvidence
@@ -54,16 +52,15 @@ from helmops.service.clock import SystemClock
 from helmops.service.declarations import Declarations
 from helmops.service.metrics import Metrics
 from helmops.service.once import Once
+from helmops.service.reading import builder_of, declarations_of
 from helmops.service.removal import is_removed, last_spec
 from helmops.service.settings import Settings
 from helmops.service.waking import references_of
 from helmops.sources.artifact_cache import ArtifactCache
 from helmops.sources.chart_repositories import AnyRepositories
 from helmops.sources.charts import ChartPackager
-from helmops.sources.flux_kustomization import Cluster
-from helmops.sources.git import GitMirrors, parse_git_filename
+from helmops.sources.git import GitMirrors
 from helmops.sources.helm_repository import HelmRepositories
-from helmops.sources.kustomize import Kustomizer
 from helmops.sources.oci_artifacts import OciArtifacts
 from helmops.sources.sops import Sops
 from helmops.sources.tree_files import TreeFiles
@@ -180,9 +177,9 @@ class Installation:
             git = GitMirrors(settings.cache_dir / "git")
             stack.callback(git.close)
             sops = Sops(settings.sops)
-            builder = _builder(settings)
+            builder = builder_of(settings)
             stack.callback(builder.close)
-            declarations = _declarations(
+            declarations = declarations_of(
                 settings, clock, git, sops, builder, cluster=references, see=secrets.see
             )
             artifacts = ArtifactCache(settings.cache_dir / "charts", limit=settings.cache_size)
@@ -407,99 +404,6 @@ class _Silence:
 
     async def send(self, event: object, record: Record) -> None:
         return None
-
-
-async def declared_only(
-    settings: Settings, see: Callable[[Any], None] = lambda _: None
-) -> DeclarationSet:
-    """What `-f` declares; a cluster is asked only for variables that are not declared. `see` is
-    told the Secrets that were read. Raises UsageError.
-    """
-    if not settings.filenames:
-        raise UsageError("there are no declarations", next_step="name them: -f DIR")
-    async with contextlib.AsyncExitStack() as stack:
-        git = GitMirrors(settings.cache_dir / "git")
-        stack.callback(git.close)
-        builder = _builder(settings)
-        stack.callback(builder.close)
-        cluster = _ClusterWhenAsked(settings, stack)
-        declarations = _declarations(
-            settings,
-            SystemClock(),
-            git,
-            Sops(settings.sops),
-            builder,
-            cluster=cluster,
-            see=see,
-        )
-        return await declarations.read()
-
-
-class _ClusterWhenAsked:
-    """The cluster's ConfigMaps and Secrets, for commands that need none of it mostly."""
-
-    def __init__(self, settings: Settings, stack: contextlib.AsyncExitStack) -> None:
-        self._settings = settings
-        self._stack = stack
-        self._opened: ClusterReferences | None = None
-
-    async def config_map(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
-        """Its data, or None where there is none. Raises UsageError, ClusterError."""
-        return await (await self._references()).config_map(key)
-
-    async def secret(self, key: DeclarationKey) -> Mapping[str, bytes] | None:
-        """Its data, or None where there is none. Raises UsageError, ClusterError."""
-        return await (await self._references()).secret(key)
-
-    async def _references(self) -> ClusterReferences:
-        if self._opened is None:
-            api = await Api.connect(
-                kubeconfig=self._settings.kubeconfig or None,
-                context=self._settings.context or None,
-                read_only=True,
-                light=True,
-            )
-            self._opened = ClusterReferences(await self._stack.enter_async_context(api))
-        return self._opened
-
-
-def _builder(settings: Settings) -> Kustomizer:
-    return Kustomizer(
-        settings.kubectl, settings.cache_dir / "kustomize", allow_remote=settings.remote_bases
-    )
-
-
-def _declarations(
-    settings: Settings,
-    clock: SystemClock,
-    git: GitMirrors,
-    sops: Sops,
-    builder: Kustomizer,
-    *,
-    cluster: Cluster,
-    see: Callable[[Any], None],
-) -> Declarations:
-    declarations = Declarations(
-        clock=clock,
-        git=git,
-        default_namespace=settings.namespace,
-        random=random.random,
-        decrypt=sops.decrypt,
-        builder=builder,
-        cluster=cluster,
-        see=see,
-    )
-    for filename in settings.filenames:
-        if filename.startswith("git+"):
-            location = parse_git_filename(filename)
-            declarations.add_git(
-                location.repository, location.path, location.label, location.credentials
-            )
-        else:
-            if not Path(filename).exists():
-                raise UsageError(f"{filename} does not exist", where="-f")
-            declarations.add_directory(filename)
-    return declarations
 
 
 def _changing(
