@@ -9,7 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from devcluster import binaries, cluster, encryption, paths, real_node, tools
+from devcluster import binaries, cluster, encryption, paths, real_node, registry, tools
 from devcluster.errors import DevclusterError, ToolMissing
 
 
@@ -128,6 +128,8 @@ def _programs(options: argparse.Namespace) -> int:
     tools.find_all(_say)
     binaries.control_plane(_say)
     encryption.programs(_say)
+    with contextlib.suppress(ToolMissing):
+        registry.find(_say)
     if options.real_node:
         try:
             real_node.install_programs()

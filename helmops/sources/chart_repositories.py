@@ -92,11 +92,11 @@ class AnyRepositories:
         the declaration says that they may be passed on.
         """
         above, _, tagged = version.urls[0].rpartition("/")
-        chart = tagged.partition(":")[0]
+        chart, _, tag = tagged.partition("@")[0].partition(":")
         if not repository.pass_credentials:
             credentials = HttpCredentials(ca=credentials.ca, proxy=credentials.proxy)
         registry = repository.model_copy(update={"url": above, "insecure": False})
-        wanted = replace(version, name=chart, urls=())
+        wanted = replace(version, name=chart, version=tag.replace("_", "+"))
         artifact = await self._oci.pull_chart(registry, wanted, credentials)
         if version.digest and artifact.digest != version.digest:
             raise ChartRefused(

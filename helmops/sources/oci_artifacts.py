@@ -384,7 +384,7 @@ class OciArtifacts:
         known = await self._known(asked)
         tag, digest = "", asked.ref.digest
         if not digest:
-            tag = asked.ref.tag or version.urls[0].rpartition(":")[2]
+            tag = asked.ref.tag or _tag_in(version, asked.repository)
             async with known.lock:
                 digest = await self._pinned(known, replace(asked, ref=_Ref(tag=tag)))
                 known.in_use.add(tag)
@@ -500,6 +500,7 @@ class OciArtifacts:
         """
         path = self._directory / "salt"
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._trim()
         with contextlib.suppress(FileExistsError):
             handle, name = tempfile.mkstemp(dir=self._directory)
             with os.fdopen(handle, "wb") as file:
@@ -509,6 +510,13 @@ class OciArtifacts:
             finally:
                 Path(name).unlink()
         return path.read_bytes()
+
+    def _trim(self) -> None:
+        """Throw away what is known of repositories that nobody asked for longest, of very many."""
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            kept = [(path.stat().st_mtime, path) for path in self._directory.glob("*.json")]
+            for _, old in sorted(kept)[: max(0, len(kept) - 2 * _MOST_REPOSITORIES)]:
+                old.unlink()
 
     def _remember(self, known: _Known) -> None:
         """Take up what an earlier process saw, where it is whole. It counts as not asked for."""
@@ -622,6 +630,12 @@ def _checked_tag(tag: str, repository: OciRepository) -> str:
         where=str(repository),
         next_step="letters, digits, `_`, `.` and `-`, at most 128",
     )
+
+
+def _tag_in(version: ChartVersion, repository: OciRepository) -> str:
+    """The tag of a version that was offered. Raises SourceInvalid."""
+    named = version.urls[0].partition("@")[0] if version.urls else ""
+    return _checked_tag(named.rpartition(":")[2] or tag_of_version(version.version), repository)
 
 
 def _has_something(known: _Known, ref: _Ref) -> bool:

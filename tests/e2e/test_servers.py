@@ -1,6 +1,7 @@
 """The servers of the tests serve real clients, and fail in the ways they are told to."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,16 @@ def test_a_served_folder_of_charts_offers_a_version_as_soon_as_it_is_written(
         assert versions() == ["1.1.0", "1.0.0"]
         package = requests.get(f"{url}/charts/config-1.0.0.tgz", timeout=5)
         assert package.status_code == 200
+
+
+def test_a_served_folder_of_charts_is_a_registry_that_helm_pulls_from(
+    charts: Path, tmp_path: Path, helm4: Path
+) -> None:
+    with _command("serve-registry", str(charts)) as (url,):
+        pull = [helm4, "pull", f"{url}/config", "--version", "1.0.0", "--plain-http"]
+        environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        subprocess.run(pull, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "config-1.0.0.tgz").exists()
 
 
 def test_a_served_folder_is_a_repository_that_takes_commits(tmp_path: Path) -> None:

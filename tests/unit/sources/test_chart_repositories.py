@@ -96,6 +96,21 @@ async def test_an_index_may_have_its_charts_in_a_registry(
     assert (await repositories.pull(spec, version, mine)).digest == sha256(archive)
 
 
+@pytest.mark.parametrize("tag", ["v1.0.0", "stable"])
+async def test_the_tag_of_the_index_s_url_counts(
+    web: WebServer,
+    registry: OciServer,
+    repositories: AnyRepositories,
+    authority: Authority,
+    tag: str,
+) -> None:
+    registry.push("charts/app", tag, chart_archive("app", tag if tag[0] == "v" else "1.0.0"))
+    spec = index(web, f"{registry.url}/charts/app:{tag}")
+    mine = HttpCredentials(ca=authority.certificate.read_text())
+    [version] = await repositories.versions(spec, "app", mine)
+    assert (await repositories.pull(spec, version, mine)).name == "app"
+
+
 async def test_the_index_s_digest_counts_there_too(
     web: WebServer, registry: OciServer, repositories: AnyRepositories, authority: Authority
 ) -> None:

@@ -498,6 +498,25 @@ async def test_an_archive_that_vanished_from_the_cache_is_fetched_anew(room: Roo
     assert Path(before.path).exists()  # noqa: ASYNC240
 
 
+async def test_annotations_of_a_chart_come_with_it(room: Room) -> None:
+    archive = chart_archive("app", "1.0.0", "annotations: {a: b}\n")
+    room.server.push(APP, "1.0.0", archive)
+    assert (await room.pull(room.spec(tag="1.0.0"))).annotations == (("a", "b"),)
+
+
+async def test_what_is_known_of_very_many_repositories_is_forgotten(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helmops.sources.oci_artifacts._MOST_REPOSITORIES", 2)
+    for number in range(6):
+        room.push("1.0.0", name=f"app{number}")
+        await room.versions(room.spec(f"charts/app{number}", tag="1.0.0"))
+    assert len(list((room.cache / "oci").glob("*.json"))) == 6
+    room.restart()
+    await room.versions(room.spec("charts/app5", tag="1.0.0"))
+    assert len(list((room.cache / "oci").glob("*.json"))) == 4
+
+
 # Repositories of charts.
 
 
