@@ -176,7 +176,8 @@ class ValuesReference(Model):
     path: Text = Field(
         default="",
         description="For `GitRepository`: the file in the repository. For `File`: relative to the "
-        "declaration's file.",
+        "declaration's file. `*`, `?` and `[abc]` match characters of a name, `**` directories: all "
+        "files that match count, in the order of their paths.",
     )
     values_key: (
         Annotated[str, Strict(), StringConstraints(max_length=253, pattern=r"^[\-._a-zA-Z0-9]+$")]
@@ -560,7 +561,9 @@ class HelmReleaseSpec(Model):
         default=(), description="Steps between rendering and applying, in order."
     )
     post_render_strategy: Literal["nohooks", "combined", "separate"] | None = Field(
-        default=None, description="Whether hooks go through the post-renderers."
+        default=None,
+        description="Whether hooks go through the post-renderers and `commonMetadata`: not, with the "
+        "other objects, or by themselves. Absent means `combined`; with helm 3, `nohooks`.",
     )
     wait_strategy: WaitStrategy | None = Field(
         default=None, description="How helm waits; absent means poller."
