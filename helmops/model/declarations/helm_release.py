@@ -176,8 +176,8 @@ class ValuesReference(Model):
     path: Text = Field(
         default="",
         description="For `GitRepository`: the file in the repository. For `File`: relative to the "
-        "declaration's file. `*`, `?` and `[abc]` match characters of a name, `**` directories: all "
-        "files that match count, in the order of their paths.",
+        "declaration's file. `*`, `?` and `[abc]` match characters of a name, `**` directories: "
+        "all files that match count, in the order of their paths.",
     )
     values_key: (
         Annotated[str, Strict(), StringConstraints(max_length=253, pattern=r"^[\-._a-zA-Z0-9]+$")]
@@ -562,8 +562,8 @@ class HelmReleaseSpec(Model):
     )
     post_render_strategy: Literal["nohooks", "combined", "separate"] | None = Field(
         default=None,
-        description="Whether hooks go through the post-renderers and `commonMetadata`: not, with the "
-        "other objects, or by themselves. Absent means `combined`; with helm 3, `nohooks`.",
+        description="Whether hooks go through the post-renderers and `commonMetadata`: not, with "
+        "the other objects, or by themselves. Absent means `combined`; with helm 3, `nohooks`.",
     )
     wait_strategy: WaitStrategy | None = Field(
         default=None, description="How helm waits; absent means poller."
