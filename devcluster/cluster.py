@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devcluster import binaries, processes, stages
+from devcluster import binaries, pod_logs, processes, stages
 from devcluster.certificates import LOOPBACK, Authority, openssl
 from devcluster.errors import DevclusterError, StartFailed, ToolMissing
 from devcluster.real_node import RealNode, missing
@@ -163,6 +163,17 @@ class Cluster:
                 found.append(f"{event['verb']} {path} by {event.get('userAgent', '')}")
         return found
 
+    def say_of_pods(
+        self, namespace: str, said: str, *, before: str = "", container: str = ""
+    ) -> None:
+        """From now on pods of `namespace` have this log, and `before` that of the container that
+        was restarted; those of one container, or of all. Not on a real node.
+        """
+        folder = self.directory / "pod-logs"
+        folder.mkdir(exist_ok=True)
+        made = pod_logs.objects_for(folder, namespace, said, before, container)
+        self.request("POST", pod_logs.PATH, made)
+
     # How it is built up. Everything below is called by `start`, in this order.
 
     def _prepare(self) -> None:
@@ -200,6 +211,7 @@ class Cluster:
         if self.real_node.exists:
             self._start_node(binaries.kubelet(say))
         else:
+            self._define_logs()
             self._start_part("kwok", programs)
             self._make_nodes()
         self._wait("the nodes are ready", self._nodes_ready)
@@ -283,7 +295,12 @@ class Cluster:
                     f"--config={self.directory / 'stages.yaml'}",
                     "--manage-all-nodes",
                     "--node-ip=127.0.0.1",
+                    # The API server asks it for logs, as it would a kubelet.
+                    f"--node-port={ports['kwok']}",
                     f"--server-address=127.0.0.1:{ports['kwok']}",
+                    f"--tls-cert-file={keys / 'server.crt'}",
+                    f"--tls-private-key-file={keys / 'server.key'}",
+                    f"--enable-crds={pod_logs.KIND}",
                     "--node-lease-duration-seconds=40",
                     "--v=WARN",
                 ]
@@ -314,6 +331,12 @@ class Cluster:
                 {"name": "devcluster", "context": {"cluster": "devcluster", "user": user}}
             ],
         }
+
+    def _define_logs(self) -> None:
+        """KWOK takes the logs of its pods from objects of a kind of its own."""
+        with contextlib.suppress(_Conflict):
+            _create(self, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pod_logs.CRD)
+        self._wait("the kind of logs is served", lambda: bool(self.request("GET", pod_logs.PATH)))
 
     def _make_nodes(self) -> None:
         for name in _NODES:

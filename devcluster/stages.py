@@ -191,6 +191,7 @@ conditions:
   lastHeartbeatTime: {_NOW}
   lastTransitionTime: {_NOW}
 {{{{ end }}}}
+daemonEndpoints: {{kubeletEndpoint: {{Port: {{{{ NodePort }}}}}}}}
 addresses:
 - {{type: InternalIP, address: {{{{ NodeIP | Quote }}}}}}
 - {{type: Hostname, address: {{{{ NodeName | Quote }}}}}}
