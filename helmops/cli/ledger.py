@@ -45,9 +45,20 @@ def ledger() -> None:
     metavar="EXPORT",
     help="Verify what `helmops ledger export` printed, in place of the state database.",
 )
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Only what was written from then on (as 2026-01-31T12:00Z, or 36h for 36 hours ago): "
+    "after a state database was lost.",
+)
 @options.output
 def verify(
-    name: str | None, everywhere: bool, file: Path | None, output: Format, **given: Any
+    name: str | None,
+    everywhere: bool,
+    file: Path | None,
+    since: str | None,
+    output: Format,
+    **given: Any,
 ) -> None:
     """Say whether entries were changed, taken away or added since they were written.
 
@@ -60,7 +71,8 @@ def verify(
     from helmops.cli.output import as_text
 
     settings, key, namespace = _chosen(name, everywhere, given)
-    audits, unasked = run_async(_judged(settings, key, namespace, file))
+    start = _moment(since) if since else None
+    audits, unasked = run_async(_judged(settings, key, namespace, file, start))
     if key is not None and not audits:
         raise _nothing_of(key)
     if output in (Format.JSON, Format.YAML):
@@ -76,7 +88,9 @@ def verify(
 @options.everywhere
 @options.state
 @click.option(
-    "--since", metavar="TIME", help="Only entries from then on: 2026-01-31T12:00Z, or 36h (ago)."
+    "--since",
+    metavar="TIME",
+    help="Only entries from then on: 2026-01-31T12:00Z, or 36h for 36 hours ago.",
 )
 def export(name: str | None, everywhere: bool, since: str | None, **given: Any) -> None:
     """Print entries as JSON, one a line, oldest first, always in the same form."""
@@ -173,7 +187,11 @@ def _moment(text: str) -> datetime:
 
 
 async def _judged(
-    settings: Settings, key: DeclarationKey | None, namespace: str | None, file: Path | None
+    settings: Settings,
+    key: DeclarationKey | None,
+    namespace: str | None,
+    file: Path | None,
+    since: datetime | None,
 ) -> tuple[tuple[Audit, ...], str]:
     """All audits, and why the records were not asked, where they were not."""
     import asyncio
@@ -182,13 +200,15 @@ async def _judged(
 
     if file is not None:
         entries = _exported(file, key, namespace)
-        return audit(entries, (), [e for e in entries if e.number == 1]), "an export was verified"
+        firsts = [entry for entry in entries if entry.number == 1]
+        return audit(entries, (), firsts, since), "an export was verified"
     for look in range(_LOOKS):
         anchors, unasked = await _anchors(settings, key, namespace)
         audits = audit(
             _entries(settings, key, namespace),
             anchors,
             _entries(settings, key, namespace, only_first=True),
+            since,
         )
         harms = {each.finding.harm for each in audits if each.finding is not None}
         if not anchors or not harms & {Harm.MISSING, Harm.ADDED} or look == _LOOKS - 1:

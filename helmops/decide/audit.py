@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from itertools import groupby
 
@@ -83,20 +84,22 @@ def audit(
     entries: Iterable[KeptEntry],
     anchors: Iterable[Anchor] = (),
     firsts: Iterable[KeptEntry] = (),
+    since: datetime | None = None,
 ) -> tuple[Audit, ...]:
     """Judge all chains that there are entries of, or that a record knows, in the order of
     declarations.
 
     `entries` have those of one chain together, in any order; `firsts` are the first entries of all
-    chains, which tell the ends of the ones before them.
+    chains, which tell the ends of the ones before them. With `since`, of each chain what is before
+    the last entry from before then is not judged: a state database was lost, and that is known.
     """
     known = {anchor.ledger.chain: anchor for anchor in anchors}
     followed = _followed(firsts)
     found = [
-        _audit(chain, list(kept), known.pop(chain, None), followed)
+        _audit(chain, _from(since, kept), known.pop(chain, None), followed, since)
         for chain, kept in groupby(entries, key=lambda entry: entry.chain)
     ]
-    found += [_audit(chain, [], anchor, followed) for chain, anchor in known.items()]
+    found += [_audit(chain, [], anchor, followed, since) for chain, anchor in known.items()]
     return tuple(sorted(found, key=lambda each: (each.declaration, each.release, each.chain)))
 
 
@@ -122,8 +125,8 @@ def _audit(
     kept: list[KeptEntry],
     anchor: Anchor | None,
     followed: Mapping[str, tuple[int, str]],
+    since: datetime | None,
 ) -> Audit:
-    kept = sorted(kept, key=lambda entry: entry.number)
     newest = kept[-1] if kept else None
     number, digest, end = 0, "", End.UNKNOWN
     if anchor is not None:
@@ -135,7 +138,8 @@ def _audit(
         end = End.CLOSED
     finding = _missing_before_end(kept, number, anchor) if end in _ANCHORED else None
     flaws = [*_flaws(kept, number, digest, anchor), *([finding] if finding else [])]
-    gap = _first_gap(kept, anchor)
+    start = kept[0].number if kept and since is not None and kept[0].at < since else 1
+    gap = _first_gap(kept, start, anchor)
     if gap is not None:
         flaws.append(gap)
     first = min(flaws, key=lambda flaw: flaw.number, default=None)
@@ -161,8 +165,15 @@ def _is_last(entry: KeptEntry) -> bool:
         return False
 
 
-def _first_gap(kept: list[KeptEntry], anchor: Anchor | None) -> Finding | None:
-    expected = 1
+def _from(since: datetime | None, kept: Iterable[KeptEntry]) -> list[KeptEntry]:
+    """The entries to be judged, by number."""
+    entries = sorted(kept, key=lambda entry: entry.number)
+    before = [entry.number for entry in entries if since is not None and entry.at < since]
+    return [entry for entry in entries if entry.number >= before[-1]] if before else entries
+
+
+def _first_gap(kept: list[KeptEntry], start: int, anchor: Anchor | None) -> Finding | None:
+    expected = start
     for entry in kept:
         if entry.number > expected:
             return _missing(expected, entry.number - 1, anchor)

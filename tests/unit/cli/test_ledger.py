@@ -316,3 +316,14 @@ def test_an_entry_of_any_kind_can_be_shown(machine: Machine, capsys: Capture) ->
     assert status_of(["ledger", "show", "web"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[3] for line in lines] == ["declared", "ended"]
+
+
+def test_after_a_loss_that_is_known_only_what_came_later_is_verified(
+    kept: Machine, capsys: Capture
+) -> None:
+    tamper(kept, "DELETE FROM ledger WHERE number = 1 AND namespace = 'apps' AND name = 'web'")
+    assert status_of(["ledger", "verify", "web"]) == 1
+    later = (NOW + timedelta(minutes=2, seconds=30)).isoformat()
+    assert status_of(["ledger", "verify", "web", "--since", later]) == 0
+    assert "2 entries in 1 chain: intact" in capsys.readouterr().out
+    assert status_of(["ledger", "verify", "--since", "soon"]) == 2

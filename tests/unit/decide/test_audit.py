@@ -254,3 +254,24 @@ def test_a_head_alone_is_enough() -> None:
     bare = replace(anchor, ledger=Ledger(anchor.ledger.chain, 3, anchor.ledger.hash))
     assert judged(kept, bare).is_intact
     assert harm(kept[:2], bare) == (Harm.MISSING, 3, 3)
+
+
+def test_what_is_known_to_be_lost_can_be_left_out_of_it() -> None:
+    kept, anchor = chain(30)
+    left = kept[9:]
+
+    def since(number: int, entries: Sequence[KeptEntry]) -> tuple[Harm, int] | None:
+        (found,) = audit(entries, [anchor], since=NOON + timedelta(minutes=number))
+        return (found.finding.harm, found.finding.number) if found.finding else None
+
+    assert since(5, left) == (Harm.MISSING, 1), "nothing from before then is there to begin with"
+    assert since(10, left) == (Harm.MISSING, 1)
+    assert since(11, left) is None
+    assert since(11, [*left[:5], *left[6:]]) == (Harm.MISSING, 15)
+    assert since(20, [*left[:5], *left[6:]]) is None
+    assert since(20, left[:-1]) == (Harm.MISSING, 30)
+    later = NOON + timedelta(hours=9)
+    moved = [*left[:5], replace(left[5], at=NOON), *left[6:]]
+    assert since(12, moved) == (Harm.CHANGED, 15)
+    (found,) = audit(left, [anchor], since=later)
+    assert (found.is_intact, found.entries) == (True, 1)
