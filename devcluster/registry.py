@@ -110,14 +110,23 @@ class Registry:
         config: bytes = b"{}",
         config_type: str = HELM_CONFIG,
         layer_type: str = HELM_CONTENT,
+        of_layer: Mapping[str, str] | None = None,
         **annotations: str,
     ) -> str:
-        """Put a chart archive there, as `helm push` does it; gives back the manifest's digest."""
+        """Put a chart archive there, as `helm push` does it; gives back the manifest's digest.
+        `of_layer` are the layer's own annotations.
+        """
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": {"mediaType": config_type, **self._push_blob(name, config, client)},
-            "layers": [{"mediaType": layer_type, **self._push_blob(name, content, client)}],
+            "layers": [
+                {
+                    "mediaType": layer_type,
+                    **self._push_blob(name, content, client),
+                    "annotations": dict(of_layer or {}),
+                }
+            ],
             "annotations": annotations,
         }
         body = json.dumps(manifest).encode()

@@ -26,6 +26,7 @@ from helmops.model.declarations import HelmRepositorySpec, OCIRepositorySpec
 from helmops.sources.oci_artifacts import OciArtifacts
 from tests.conftest import CHARTS
 from tests.e2e.helmops_process import RELEASE, SOURCE_API, Helmops, release, repository, secret
+from tests.fakes.signatures import SIMPLE, new_key, public_key, signature_of, simple_payload
 
 Serve = Callable[..., Registry]
 LOGIN = {"username": USER, "password": PASSWORD}
@@ -153,6 +154,57 @@ def test_what_helm_released_from_a_registry_is_taken_over_without_a_new_revision
     helmops.reconcile()
     assert helmops.revisions() == {1: "deployed"}
     assert helmops.see().is_ready
+
+
+def test_a_moved_tag_is_held_until_somebody_says_go_on(
+    helmops: Helmops, serve_registry: Serve
+) -> None:
+    registry = serve_registry()
+    first = push(registry, "1.0.0").partition(":")[2][:12]
+    helmops.declare(artifact(registry, ref={"tag": "1.0.0"}), of_artifact())
+    helmops.reconcile()
+    moved = push(registry, "1.0.0", values={"data": {"message": "moved"}})
+    helmops.reconcile("--with-source", status=1)
+    assert helmops.revisions() == {1: "deployed"}
+    assert helmops.data()["chart"] == f"1.0.0+{first}"
+    helmops.run("resume", "app")
+    helmops.reconcile()
+    assert helmops.data()["chart"] == f"1.0.0+{moved.partition(':')[2][:12]}"
+    assert helmops.data()["message"] == "moved"
+
+
+def test_a_chart_that_is_not_signed_by_the_key_leaves_the_release_as_it_is(
+    helmops: Helmops, serve_registry: Serve
+) -> None:
+    registry = serve_registry()
+    ours, theirs = new_key(), new_key()
+
+    def sign(digest: str, key: Any) -> None:
+        """As cosign does it."""
+        payload = simple_payload(digest)
+        signature = base64.b64encode(signature_of(key, payload)).decode()
+        at = f"{digest.replace(':', '-')}.sig"
+        signed = {"dev.cosignproject.cosign/signature": signature}
+        registry.push("charts/config", at, payload, layer_type=SIMPLE, of_layer=signed)
+
+    sign(push(registry, "1.0.0"), ours)
+    signed_by = {"provider": "cosign", "secretRef": {"name": "keys"}}
+    source = artifact(registry, ref={"semver": "*"}, verify=signed_by)
+    keys = secret("keys", **{"cosign.pub": public_key(ours).decode()})
+    helmops.declare(source, of_artifact(), keys)
+    helmops.reconcile()
+    assert helmops.revisions() == {1: "deployed"}
+    newer = push(registry, "1.1.0")
+    for signs, says in ((None, "not signed"), (theirs, "none of its signatures")):
+        if signs is not None:
+            sign(newer, signs)
+        refused = helmops.reconcile("--with-source", "--timeout", "1s")
+        assert "signature cannot be verified" in refused.text
+        assert says in refused.text
+    assert helmops.revisions() == {1: "deployed"}
+    sign(newer, ours)
+    helmops.reconcile("--with-source")
+    assert helmops.data()["chart"].startswith("1.1.0+")
 
 
 def test_a_chart_of_a_helm_repository_in_a_registry_with_logins_in_docker_s_form(
