@@ -30,6 +30,7 @@ class Room:
         path.joinpath("apps").mkdir()
         self.service = Service(path / "apps")
         self.seen: list[str] = []
+        self.followed: list[Any] = []
         self.hooks: dict[str, Any] = {}
         self.is_closed = False
         self.settings = Settings.load(
@@ -54,6 +55,8 @@ class Room:
             helm=SimpleNamespace(version=self._version),
             records=SimpleNamespace(see=self.seen.append),
             index=SimpleNamespace(add_namespace=self.seen.append),
+            liveness=None,
+            follow_references=lambda wanted: self.followed.append(dict(wanted)),
         )
         try:
             yield installation
