@@ -99,6 +99,9 @@ async def test_what_the_adapters_tell_reaches_the_engine(room: Room) -> None:
     room.hooks["on_cluster_change"]("release", room.service.reconciler.known[key()].release)
     await until(lambda: len(room.service.repositories.asked) > looks)
 
+    # Of what is referred to in the cluster, the index is told what to watch.
+    assert room.followed == [{}]
+
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.wait_for(running, 20)
 
@@ -124,6 +127,7 @@ async def test_what_is_told_before_there_is_an_engine_does_no_harm(
     @contextlib.asynccontextmanager
     async def early(settings: Settings, **hooks: Any) -> AsyncIterator[Any]:
         hooks["on_cluster_change"]("release", "anything")
+        hooks["on_reference_change"]("ConfigMap", key())
         hooks["on_done"](key(), None)
         async with opened(settings, **hooks) as installation:
             yield installation
