@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 
 import pytest
@@ -356,6 +359,39 @@ def test_a_mutated_index_gives_the_whole_parse_s_answer_or_refusal(what: str) ->
             continue  # what is broken stands in another chart's lines
         assert found == wanted, chart
     assert is_cut(text) is cut
+
+
+def pairs(count: int) -> list[tuple[str, str]]:
+    """Mutations one after the other, the same ones each time; only those that can be."""
+    found: list[tuple[str, str]] = []
+    for first, second in Random(20).sample(list(itertools.permutations(MUTATIONS, 2)), 2 * count):
+        with contextlib.suppress(AssertionError, ValueError):
+            MUTATIONS[second][0](MUTATIONS[first][0](TEXT))
+            found.append((first, second))
+    return found[:count]
+
+
+PAIRS = pairs(300)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_an_index_mutated_twice_gives_the_whole_parse_s_answer_or_refusal(
+    first: str, second: str
+) -> None:
+    text = MUTATIONS[second][0](MUTATIONS[first][0](TEXT)).encode()
+    for chart in ("alpha", "beta", "ingress-nginx", "nginx", "zeta"):
+        found, wanted = outcome(text, chart), expected(text, chart)
+        if wanted is SourceInvalid and found in (
+            expected(MUTATIONS[first][0](TEXT).encode(), chart),
+            expected(MUTATIONS[second][0](TEXT).encode(), chart),
+            expected(TEXT.encode(), chart),
+        ):
+            continue  # what is broken stands in another chart's lines
+        assert found == wanted, chart
+
+
+def test_there_are_three_hundred_of_them() -> None:
+    assert len(set(PAIRS)) == 300
 
 
 @pytest.mark.parametrize(
