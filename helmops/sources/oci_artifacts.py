@@ -288,6 +288,8 @@ class OciArtifacts:
 
     async def _versions(self, asked: _Wanted) -> tuple[ChartVersion, ...]:
         known = await self._known(asked)
+        if self._is_fresh(known, asked):  # also while a poll waits for a registry that hangs
+            return _offer(known, asked)
         async with known.lock:
             if not self._is_fresh(known, asked):
                 try:
@@ -385,9 +387,8 @@ class OciArtifacts:
         tag, digest = "", asked.ref.digest
         if not digest:
             tag = asked.ref.tag or _tag_in(version, asked.repository)
-            async with known.lock:
-                digest = await self._pinned(known, replace(asked, ref=_Ref(tag=tag)))
-                known.in_use.add(tag)
+            digest = await self._pinned(known, replace(asked, ref=_Ref(tag=tag)))
+            known.in_use.add(tag)
         lock = self._pulls.setdefault(digest, asyncio.Lock())
         async with lock:
             return await self._artifact(known, asked, tag, digest, keys)
@@ -396,11 +397,13 @@ class OciArtifacts:
         """The digest of a tag, asked for where that is due."""
         tag = asked.ref.tag
         if not self._is_fresh(known, asked):
-            try:
-                await self._poll(known, asked)
-            except SourceUnavailable:
-                if tag not in known.pins:
-                    raise
+            async with known.lock:
+                try:
+                    if not self._is_fresh(known, asked):
+                        await self._poll(known, asked)
+                except SourceUnavailable:
+                    if tag not in known.pins:
+                        raise
         return known.pins[tag].digest
 
     async def _artifact(

@@ -210,6 +210,22 @@ async def test_many_who_ask_at_once_cost_one_poll_and_one_download(room: Room) -
     assert [one.split("/")[0] for one in asked] == ["HEAD manifests", "GET manifests", "GET blobs"]
 
 
+async def test_what_is_known_is_given_while_a_poll_waits_for_a_registry_that_hangs(
+    room: Room,
+) -> None:
+    room.push("1.0.0")
+    specs = room.spec(tag="1.0.0"), room.spec(semver="*")
+    before = [await room.pull(spec) for spec in specs]
+    room.server.server.fail(Fault(slow=30))
+    polls = [asyncio.create_task(room.artifacts.refresh(spec, NONE)) for spec in specs]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        assert [await room.pull(spec) for spec in specs] == before
+    for poll in polls:
+        poll.cancel()
+    await asyncio.gather(*polls, return_exceptions=True)
+
+
 async def test_a_registry_that_failed_is_left_alone_for_a_while(room: Room) -> None:
     room.server.server.fail(Fault(status=503))
     for _ in range(3):
