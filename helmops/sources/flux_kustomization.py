@@ -16,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -59,6 +60,11 @@ MAX_KUSTOMIZATIONS: Final = 5_000
 _GROUP: Final = "kustomize.toolkit.fluxcd.io"
 _DISABLED: Final = "disabled"
 _GROUPS: Final = {model.api_group for model in KINDS.values() if model.api_group}
+
+
+#: What Kustomizations refer to.
+_REFERRED_KINDS: Final = ("GitRepository", "ConfigMap", "Secret")
+_REFERRED: Final = re.compile(r"kind\"?: *[\"']?(GitRepository|ConfigMap|Secret)\b")
 
 
 class Decrypt(Protocol):
@@ -219,6 +225,9 @@ class _Run:
         self._assumed_own: set[tuple[DeclarationKey, str]] = set()
         self._used_asked: set[tuple[str, DeclarationKey]] = set()
         self._kept_substituted: dict[tuple[str, str], dict[str, Any]] = {}
+        self._again: dict[DeclarationKey, list[Document]] = {}
+        self._beside: list[SourceFile] = []
+        self._own_sources: set[tuple[DeclarationKey, str]] = set()
         self._trees: list[FileTree] = []
         self._read_paths: set[tuple[str, str]] = set()
 
@@ -231,6 +240,8 @@ class _Run:
         self._trees.append(place.tree)
         raw = []
         for file in found.raw:
+            if _REFERRED.search(file.text):
+                self._beside.append(file)
             if f"{_GROUP}/" not in file.text:
                 raw.append(file)
                 continue
@@ -271,8 +282,20 @@ class _Run:
 
     # One after the other
 
+    def _look_beside(self) -> None:
+        """What is declared in files that are read as they are, and may be referred to."""
+        for file in self._beside:
+            for document in read_documents(file.path, file.text).documents:
+                if is_declaration(document.data):
+                    identity = identify(document, self._f._default_namespace)
+                    if identity.kind in _REFERRED_KINDS and identity.name:
+                        key = (identity.kind, identity.key)
+                        self._objects.setdefault(key, _Output(document, file, ()))
+
     async def to_the_end(self) -> None:
         """Follow whatever can be followed, until nothing is left."""
+        if self._pending:
+            self._look_beside()
         while self._pending:
             ready = [node for node in self._pending if self._is_ready(node)]
             if not ready:
@@ -387,13 +410,30 @@ class _Run:
             raise node.fail(
                 f"GitRepository {key} has an error: {errors[0].what}", ("spec", "sourceRef")
             )
-        if _is_own(node, resource):
+        if self._is_own(node, key, resource):
             return node.tree
         if self._f._checkout is None:
             raise node.fail(f"GitRepository {key} is not fetched here", ("spec", "sourceRef"))
         return await self._f._checkout(
             self._declared_so_far(), Declared(resource, found.document, found.file)
         )
+
+    def _is_own(self, node: _Node, key: DeclarationKey, repository: GitRepository) -> bool:
+        """Whether a GitRepository is the very repository that the Kustomization stands in."""
+        if node.tree is not node.place.tree:
+            return False
+        if (key, node.tree.root) in self._own_sources:
+            return True
+        is_same_url = bare_url(repository.spec.url) in node.place.urls
+        if joined("", node.spec.path) and _holds_itself(node.document.data, node.path):
+            # Flux's bootstrap: the Kustomization and its source come together, and what else
+            # names the source means the same.
+            self._own_sources.add((key, node.tree.root))
+            return True
+        reference = repository.spec.ref
+        if reference.tag or reference.semver or reference.commit or reference.name:
+            return False
+        return is_same_url and node.place.branch in ("", reference.branch or "master")
 
     def _declared_so_far(self) -> DeclarationSet:
         """The repositories and Secrets that came out until now."""
@@ -721,8 +761,10 @@ class _Run:
                 )
             )
             return False
-        # Two that are the same do no harm; two that differ are told by who reads them.
-        return not (is_same_place and _is_same(known.document.data, document.data))
+        if is_same_place and _is_same(known.document.data, document.data):
+            return False  # brought by two others, and the same
+        self._again.setdefault(known.key, []).append(document)
+        return True
 
     # The end
 
@@ -764,19 +806,12 @@ class _Run:
 
     def _refuse_duplicates(self) -> None:
         """Two Kustomizations of one name: nobody knows which is meant, so neither is followed."""
-        by_key: dict[DeclarationKey, list[_Output]] = {}
-        for output in self._outputs:
-            if _is_kustomization(output.document.data):
-                key = identify(output.document, self._f._default_namespace).key
-                by_key.setdefault(key, []).append(output)
-        for key, several in by_key.items():
-            node = self._nodes.get(key)
-            others = [o for o in several if node is not None and o.document != node.document]
-            if node is not None and node.error is None and others:
+        for key, others in self._again.items():
+            node = self._nodes[key]
+            if node.error is None:
                 # The error itself is told where duplicates are.
                 node.error = node.fail(
-                    f"Kustomization {key} is declared more than once, also at "
-                    f"{others[0].document.where}",
+                    f"Kustomization {key} is declared more than once, also at {others[0].where}",
                     ("metadata", "name"),
                     "keep one of them; name one cluster's directory with -f",
                 )
@@ -836,19 +871,6 @@ def _substitute_from(node: _Node) -> tuple[SubstituteReference, ...]:
 def _source_key(node: _Node) -> DeclarationKey:
     reference = node.spec.source_ref
     return DeclarationKey(reference.namespace or node.key.namespace, reference.name)
-
-
-def _is_own(node: _Node, repository: GitRepository) -> bool:
-    """Whether a GitRepository is the very repository that the Kustomization stands in."""
-    if node.tree is not node.place.tree:
-        return False
-    if _holds_itself(node.document.data, node.path):
-        return True  # Flux's bootstrap: the Kustomization and its source come together
-    reference = repository.spec.ref
-    if reference.tag or reference.semver or reference.commit or reference.name:
-        return False
-    is_same_branch = node.place.branch in ("", reference.branch or "master")
-    return bare_url(repository.spec.url) in node.place.urls and is_same_branch
 
 
 def _holds_itself(data: Any, path: str | None) -> bool:

@@ -27,6 +27,11 @@ from helmops.sources.kustomize_files import (
 _FLUX: Final = re.compile(r"^\"?apiVersion\"?: *[\"']?kustomize\.toolkit\.fluxcd\.io/", re.M)
 _KUSTOMIZATION: Final = re.compile(r"^kind: *[\"']?Kustomization\b", re.M)
 _PATH: Final = re.compile(r"^ {1,6}path: *[\"']?([^\s\"'#]*)", re.M)
+_SOURCE: Final = re.compile(r"^ {1,6}sourceRef:((?:.*\n?)(?:^ {3,}.*\n?)*)", re.M)
+_NAME: Final = re.compile(r"\bname: *[\"']?([^\s\"'#,}]+)")
+_URL: Final = re.compile(r"\burl: *[\"']?([^\s\"'#,}]+)")
+_REPOSITORY: Final = re.compile(r"^kind: *[\"']?GitRepository\b", re.M)
+_SEPARATOR: Final = re.compile(r"^---.*$", re.M)
 _COMPONENT: Final = re.compile(r"^kind: *[\"']?Component\b", re.M)
 
 
@@ -114,7 +119,7 @@ def split(place: Place, files: Iterable[SourceFile]) -> Split:
     for path in inside:
         top = next((t for t in _above(path) if t in tops), None)
         entries.setdefault(path if top is None else top, []).append(path)
-    claims = {path: found for path, file in inside.items() if (found := claimed(file.text))}
+    claims = _claims(place, inside)
     if not directories and not claims:
         result.raw = list(paths.values())
         return result
@@ -138,21 +143,64 @@ def split(place: Place, files: Iterable[SourceFile]) -> Split:
     return result
 
 
-def claimed(text: str) -> list[str]:
-    """The directories that Flux Kustomizations in a text name; empty for the whole repository. Of a
-    path with a variable, what is before it.
-    """
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A directory that a Kustomization names (empty: all), and its source."""
+
+    directory: str
+    source: str
+
+
+def claimed(text: str) -> list[_Claim]:
+    """What the Flux Kustomizations in a text name. Of a path with a variable, what is before it."""
     if "kustomize.toolkit.fluxcd.io/" not in text:
         return []
     found = []
-    for document in re.split(r"^---.*$", text, flags=re.M):
+    for document in _SEPARATOR.split(text):
         if _FLUX.search(document) and _KUSTOMIZATION.search(document):
-            path = _PATH.search(document)
+            path, source = _PATH.search(document), _SOURCE.search(document)
             name = path[1] if path else ""
             if "${" in name:
                 name = posixpath.dirname(name[: name.index("${")] + "x")
-            found.append(joined("", name.lstrip("/")))
+            found.append(
+                _Claim(joined("", name.lstrip("/")), _name_in(source[1]) if source else "")
+            )
     return found
+
+
+def _claims(place: Place, inside: dict[str, SourceFile]) -> dict[str, list[str]]:
+    """By file: the directories of this repository that Kustomizations in it name. What takes its
+    files from another repository names none of these.
+    """
+    found = {path: each for path, file in inside.items() if (each := claimed(file.text))}
+    if not found:
+        return {}
+    foreign = {
+        _name_in(document)
+        for file in inside.values()
+        if "GitRepository" in file.text
+        for document in _SEPARATOR.split(file.text)
+        if _REPOSITORY.search(document)
+        and (url := _URL.search(document))
+        and bare_url(url[1]) not in place.urls
+    }
+    # Flux's bootstrap: a Kustomization whose path has its own file is from where it stands.
+    own = {
+        claim.source
+        for path, claims in found.items()
+        for claim in claims
+        if claim.directory and _is_below(path, claim.directory)
+    }
+    return {
+        path: kept
+        for path, claims in found.items()
+        if (kept := [c.directory for c in claims if c.source not in foreign - own])
+    }
+
+
+def _name_in(text: str) -> str:
+    name = _NAME.search(text)
+    return name[1] if name else ""
 
 
 def _path_in(tree: FileTree, file: SourceFile) -> str | None:
