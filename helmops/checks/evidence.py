@@ -290,6 +290,11 @@ class ReleaseEvidence:
             if heard.trouble:
                 found.missing.append(f"the logs of hooks while they ran: {heard.trouble}")
         found.hooks = await self._read_hooks(release, revision)
+        now = {(hook.kind, hook.namespace, hook.name): hook for hook in found.hooks}
+        for recorded in found.hook_logs:
+            # How it ended was not known yet when it was heard.
+            place = recorded.hook.kind, recorded.hook.namespace, recorded.hook.name
+            recorded.hook = now.get(place, recorded.hook)
         known = {(h.hook.kind, h.hook.name) for h in found.hook_logs if not h.error}
         for hook in found.hooks:
             if hook.kind not in ("Job", "Pod") or not hook.phase:

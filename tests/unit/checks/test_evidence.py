@@ -492,10 +492,11 @@ async def test_a_hook_that_failed_is_the_first_of_the_summary(world: World) -> N
     world.cluster.container_logs["migrate-x", "main"] = "connecting\nfatal: no database\nbye"
     async with world.gatherer.recording(WEB):
         await until(asked(world, "watch Secret"))
-        world.store(2, hook(phase="Failed"))
+        world.store(2, hook(phase="Running"))
         await until(asked(world, "watch Pod"))
         world.run_hook("migrate-x")
         await until(asked(world, "follow"))
+    world.hooks[2] = [hook(phase="Failed")]
 
     evidence = await world.gather()
 
