@@ -5,12 +5,8 @@ The package is only unpacked into the cache, not installed: nothing is started, 
 
 import base64
 import json
-import os
-import shutil
 import socket
 import ssl
-import subprocess
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -19,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from devcluster import paths, processes
+from devcluster import debian, processes
 from devcluster.certificates import KeyPair
-from devcluster.errors import StartFailed, ToolMissing
+from devcluster.errors import StartFailed
 from devcluster.loopback import Answer, LoopbackServer, Request
 
 Say = Callable[[str], None]
@@ -34,42 +30,7 @@ _HASH = "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e"
 
 def find(say: Say) -> Path:
     """The program. Raises ToolMissing where it can neither be found nor fetched."""
-    if on_path := shutil.which("prometheus"):
-        return Path(on_path)
-    target = paths.cache() / "prometheus-debian"
-    program = target / "usr" / "bin" / "prometheus"
-    if program.exists():
-        return program
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise ToolMissing("prometheus is not on PATH, and this is no Debian to take it from")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workdir = Path(tempfile.mkdtemp(prefix=".prometheus-", dir=target.parent))
-    try:
-        say("fetching Debian's prometheus")
-        if os.geteuid() == 0 and not _is_known():
-            _run(["apt-get", "update", "-qq"], workdir)
-        _run(["apt-get", "download", "-qq", "prometheus"], workdir)
-        [package] = workdir.glob("prometheus_*.deb")
-        _run(["dpkg-deb", "-x", str(package), "unpacked"], workdir)
-        if not target.is_dir():
-            (workdir / "unpacked").rename(target)
-    finally:
-        shutil.rmtree(workdir, ignore_errors=True)
-    return program
-
-
-def _is_known() -> bool:
-    """Whether the lists of packages are there, which images of containers come without."""
-    answer = subprocess.run(
-        ["apt-cache", "show", "prometheus"], capture_output=True, check=False, text=True
-    )
-    return answer.returncode == 0 and bool(answer.stdout.strip())
-
-
-def _run(command: list[str], folder: Path) -> None:
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise ToolMissing(f"prometheus cannot be fetched: {answer.stderr.strip()}")
+    return debian.find("prometheus", "prometheus", say)
 
 
 class Prometheus:

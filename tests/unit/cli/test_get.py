@@ -15,7 +15,14 @@ from helmops.model.records import Condition, ConditionStatus, Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from tests.fakes.installation import Machine
 from tests.unit.decide.samples import NOW, record, revision, snapshot
-from tests.unit.reconcile.samples import policy, release, repository
+from tests.unit.reconcile.samples import (
+    REGISTRY,
+    artifact,
+    policy,
+    release,
+    release_of_artifact,
+    repository,
+)
 
 Capture = pytest.CaptureFixture[str]
 
@@ -181,6 +188,15 @@ def test_declared_sources(machine: Machine, capsys: Capture) -> None:
     assert row.split()[:4] == ["apps", "HelmRepository", "charts", "https://charts.example.com"]
     assert row.endswith("all.yaml:1")
     assert machine.server.asked == [], "no cluster is asked"
+
+
+def test_declared_artifacts_in_registries_are_sources_too(
+    machine: Machine, capsys: Capture
+) -> None:
+    machine.declare(artifact("web"), release_of_artifact())
+    assert status_of(["get", "sources"]) == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split()[:4] == ["apps", "OCIRepository", "web", REGISTRY]
 
 
 def test_declared_policies_and_whom_they_are_for(machine: Machine, capsys: Capture) -> None:
