@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class Teller:
     def go_back(self) -> None:
         """A person wants the one before."""
         self.helm("rollback", "app", "--wait", f"--timeout={_SHORT}")
+
+    def fail_to_go_back(self, content: str) -> None:
+        """Release a content that fails, and fail to go back from it."""
+        self.bring(content, fail=True)
+        self.remedy()
 
     def live_through_a_crash(self) -> None:
         """What was released goes on well for a while, and then crashes."""
@@ -174,18 +180,28 @@ class WithHelmops(Teller):
     title = "helmops"
 
     def bring(self, content: str, **values: Any) -> None:
+        self._declare(content, values)
+        self.helmops.reconcile(status=None)
+
+    def _declare(self, content: str, values: dict[str, Any]) -> None:
         timeout = _SHORT if values.get("fail") else _TIMEOUT
         declared = release("app", "story", values={"content": content, **values}, timeout=timeout)
         verify = {"watch": "90s"} if self.is_watched else {}
         rules = policy(verify=verify)
         self.helmops.declare(repository(self.charts.url), declared, rules)
-        self.helmops.reconcile(status=None)
 
     is_watched = False
 
     def go_back(self) -> None:
         ended = self.helmops.run("rollback", "app", status=None)
         self.said += ended.text.strip().splitlines()[-1:]
+
+    def fail_to_go_back(self, content: str) -> None:
+        """The service would try again for as long as it takes, so it is stopped."""
+        with self.helmops.serve() as service:
+            self._declare(content, {"fail": True})
+            service.until_seen("going back failed", lambda seen: seen.ours["rollbackFailures"])
+            service.terminate()
 
     def live_through_a_crash(self) -> None:
         """The service is there to see it."""
@@ -234,8 +250,7 @@ def _failed_install(teller: Teller) -> None:
 def _failed_rollback(teller: Teller) -> None:
     teller.bring("one", extra=True)
     with teller.quota():
-        teller.bring("two", fail=True)
-        teller.remedy()
+        teller.fail_to_go_back("two")
     teller.bring("three", fail=True)
     teller.remedy()
 
@@ -337,7 +352,7 @@ class Ending:
 Endings = dict[tuple[str, str], dict[str, Ending]]
 
 
-def tell(history: History, kind: type[Teller], helmops: Helmops, charts: ChartRepository) -> Ending:
+def tell(history: History, kind: type[Teller], charts: ChartRepository, helmops: Helmops) -> Ending:
     """Tell a history, and say what it ends on."""
     teller = kind(helmops, charts)
     history.tell(teller)
@@ -444,8 +459,10 @@ def _tell_all(histories: Sequence[History]) -> Endings:
     for name in [name for name in os.environ if name.startswith(("HELM_", "HELMOPS_"))]:
         del os.environ[name]
     found = tools.find_all(_say)
+    helms = {name: found[name] for name in ("helm", "helm3")}
     endings: Endings = {}
     with (
+        ThreadPoolExecutor(len(helms)) as side_by_side,
         tempfile.TemporaryDirectory(prefix="helmops-histories-") as folder,
         _cluster(Path(folder) / "cluster") as cluster,
         ChartRepository(CHART.parent) as charts,
@@ -454,17 +471,23 @@ def _tell_all(histories: Sequence[History]) -> Endings:
         for number, history in enumerate(histories):
             _say(history.title)
             for teller in TELLERS:
-                for name in ("helm", "helm3"):
-                    began = time.monotonic()
-                    namespace = f"h{number}-{name}-{teller.__name__.lower()}"
-                    body = {"metadata": {"name": namespace}}
-                    cluster.request("POST", "/api/v1/namespaces", body)
-                    helmops = Helmops(Path(folder) / namespace, cluster, namespace, found[name])
-                    ending = tell(history, teller, helmops, charts)
-                    by_helm = endings.setdefault((history.title, teller.title), {})
-                    by_helm[_version(found[name])] = ending
-                    _say(f"  {time.monotonic() - began:5.1f} s  {namespace}: {ending.line}")
+                releases = [
+                    _release(cluster, Path(folder), f"h{number}-{name}-{teller.__name__}", helm)
+                    for name, helm in helms.items()
+                ]
+                told = list(side_by_side.map(partial(tell, history, teller, charts), releases))
+                endings[history.title, teller.title] = {
+                    _version(helm): ending
+                    for helm, ending in zip(helms.values(), told, strict=True)
+                }
+                _say(f"  {teller.title}: {'; '.join(dict.fromkeys(e.line for e in told))}")
     return endings
+
+
+def _release(cluster: Cluster, folder: Path, name: str, helm: Path) -> Helmops:
+    namespace = name.lower()
+    cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    return Helmops(folder / namespace, cluster, namespace, helm)
 
 
 @contextmanager

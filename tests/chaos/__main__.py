@@ -50,6 +50,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.results: list[report.Result] = []
+        self.is_stopped = False
         self._waiting: queue.SimpleQueue[tuple[int, Case]] = queue.SimpleQueue()
         for numbered in enumerate(self.cases):
             self._waiting.put(numbered)
@@ -71,7 +72,7 @@ class Run:
                     self._waiting.get_nowait()
             for worker in workers:
                 worker.join()
-            raise
+            self.is_stopped = True
         if self._failed:
             raise self._failed[0]
 
@@ -166,12 +167,12 @@ def _run(cases: Sequence[Case], options: argparse.Namespace) -> int:
     print()
     print(report.summary(results, took))
     has_failed = any(result.problems for result in results)
-    if options.write and not has_failed:
+    if options.write and not has_failed and not run.is_stopped:
         PAGE.write_text(report.page(results, took, helms))
     if not has_failed and options.keep is None:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
-    return 1 if has_failed else 0
+    return 1 if has_failed or run.is_stopped else 0
 
 
 def _is_chosen(case: Case, patterns: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 HELMOPS = Path(sys.executable).with_name("helmops")
 RELEASE = {"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease"}
 SOURCE_API = "source.toolkit.fluxcd.io/v1"
-PATIENCE = 40.0
+PATIENCE = 60.0
 
 
 class NeverCame(AssertionError):
