@@ -38,11 +38,12 @@ demo: programs ## the main job: install, upgrade, a broken version, the rollback
 	@HELMOPS_HELM="$${HELMOPS_HELM:-$$($(BIN)/python -m devcluster tools helm)}" \
 		$(BIN)/helmops demo $(if $(CONTEXT),--context '$(CONTEXT)')
 
-test: programs ## every test but the slow ones
+test: $(INSTALLED) ## every test but the slow ones
+	@$(BIN)/python -m devcluster programs --tests
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
 
-test-long: programs ## the tests that take minutes, and many more examples of what must always hold
-	@$(BIN)/python -m devcluster programs --real-node
+test-long: $(INSTALLED) ## the tests that take minutes, and many more examples of what must always hold
+	@$(BIN)/python -m devcluster programs --tests --real-node
 	@$(BIN)/python -m pytest -m slow $(PYTEST)
 	@PROPERTY_EXAMPLES=5000 $(BIN)/python -m pytest -n 2 tests/property $(PYTEST)
 

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from devcluster import binaries, cluster, encryption, paths, real_node, registry, tools
+from devcluster import binaries, cluster, encryption, paths, prometheus, real_node, registry, tools
 from devcluster.errors import DevclusterError, ToolMissing
 
 
@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     summary = "fetch or build every program that is missing"
     command = commands.add_parser("programs", help=summary, description=summary)
     command.set_defaults(run=_programs)
+    command.add_argument(
+        "--tests", action="store_true", help="what only tests need, too: a registry, sops, …"
+    )
     command.add_argument(
         "--real-node", action="store_true", help="a kubelet and containerd too, where that can be"
     )
@@ -127,9 +130,13 @@ def _tools(options: argparse.Namespace) -> int:
 def _programs(options: argparse.Namespace) -> int:
     tools.find_all(_say)
     binaries.control_plane(_say)
-    encryption.programs(_say)
-    with contextlib.suppress(ToolMissing):
-        registry.find(_say)
+    if options.tests:
+        # One after the other, before two test processes want them at once.
+        for find in (encryption.programs, registry.find, prometheus.find):
+            try:
+                find(_say)
+            except ToolMissing as missing:
+                _say(f"{missing}; tests that need it are skipped")
     if options.real_node:
         try:
             real_node.install_programs()
