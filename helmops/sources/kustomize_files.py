@@ -120,6 +120,14 @@ class InputReader:
     def kustomization(self, directory: str, document: Document, above: tuple[str, ...]) -> None:
         """Everything that a kustomization of a directory names. Raises DeclarationError."""
         within = (*above, directory)
+        for name in ("helmCharts", "helmChartInflationGenerator"):
+            if document.data.get(name):
+                raise DeclarationError(
+                    "charts in a kustomization are not rendered",
+                    where=document.where_is((name,)),
+                    field=name,
+                    next_step="write a HelmRelease for them",
+                )
         for path, reference, may_be_directory in references(document.data):
             place = document.where_is(path)
             before = set(self.inputs.files)
@@ -129,7 +137,7 @@ class InputReader:
                     self._plugins(directory, self.inputs.files[added], place, dotted(path))
         for name in _PLUGINS:
             for position, item in _texts(document.data.get(name)):
-                if "\n" in item:
+                if _is_inline(item):
                     place = document.where_is((name, position))
                     self._plugins(directory, item.encode(), place, dotted((name, position)))
 
@@ -266,7 +274,7 @@ def references(data: Mapping[str, Any]) -> Iterator[tuple[Path, str, bool]]:
                 yield (name, position, *path), reference, False
     for name in _PLUGINS:
         for position, item in _texts(data.get(name)):
-            if "\n" not in item:
+            if not _is_inline(item):
                 yield (name, position), item, True
 
 
@@ -296,6 +304,11 @@ def _of_generator(item: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
         yield ("envs", position), file
     if isinstance(item.get("env"), str):
         yield ("env",), item["env"]
+
+
+def _is_inline(item: str) -> bool:
+    """Whether a plugin's configuration stands there itself, not the path of one."""
+    return "\n" in item or item.lstrip().startswith("{")
 
 
 def _texts(given: Any) -> Iterator[tuple[int, str]]:
