@@ -37,6 +37,9 @@ from helmops.model.charts import ChartVersion
 #: Mappings and sequences within each other, in what is kept.
 MAX_DEPTH: Final = 100
 
+#: Bytes of a regular index that are in memory at once while it is looked through.
+_WINDOW: Final = 4 * 1024 * 1024
+
 #: Bytes of an index that has to be read as a whole; 10 MB take a second.
 MAX_IRREGULAR: Final = 64 * 1024 * 1024
 
@@ -238,7 +241,9 @@ class _Layout:
     def of(cls, body: Body) -> _Layout | None:
         """The layout, or None where the index is not as regular as this way of reading needs."""
         size = len(body)
-        if not size or body[size - 1] != 0x0A or body.find(b"\r") >= 0:
+        if not size or body[size - 1] != 0x0A:
+            return None
+        if any(body.find(b"\r", *window) >= 0 for window in _windows(body, 0, size)):
             return None
         keys: dict[bytes, int] = {}
         end = size - 1
@@ -263,7 +268,8 @@ class _Layout:
         if first is None:
             return None
         indent = len(first[1])
-        if _irregular(indent).search(body, heading, end + 1):
+        irregular = _irregular(indent)
+        if any(irregular.search(body, *window) for window in _windows(body, heading, end + 1)):
             return None
         return cls(heading, end, indent)
 
@@ -274,13 +280,15 @@ class _Layout:
         if not _PLAIN_NAME.fullmatch(chart):
             return None
         key = b"\n" + b" " * self.indent + chart.encode() + b":"
-        at = body.find(key, self.start, self.end)
+        at = _find(body, key, self.start, self.end)
         if at < 0:
             names = re.compile(rb"\n {%d}([\w.][\w.-]*):" % self.indent)
             return _ABSENT, [
-                found[1].decode() for found in names.finditer(body, self.start, self.end)
+                found[1].decode()
+                for window in _windows(body, self.start, self.end)
+                for found in names.finditer(body, *window)
             ]
-        if body.find(key, at + 1, self.end) >= 0:
+        if _find(body, key, at + 1, self.end) >= 0:
             raise SourceInvalid(f"the index lists {chart} twice", where=where)
         following = re.compile(rb"\n {%d}[\w.]" % self.indent)
         until = following.search(body, at + 1, self.end)
@@ -300,8 +308,30 @@ def _root_lines(body: Body) -> Iterator[tuple[int, bytes]]:
     first = body[start : body.find(b"\n", start)]
     if first and first[:1] not in b" #":
         yield 0, bytes(first).rstrip()
-    for line in _ROOT_LINE.finditer(body, start):
-        yield line.start(1), line[1].rstrip()
+    for window in _windows(body, start, len(body)):
+        for line in _ROOT_LINE.finditer(body, *window):
+            yield line.start(1), line[1].rstrip()
+
+
+def _windows(body: Body, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A stretch of the index piece by piece, so that not all of a file that is mapped has to be in
+    memory at once. Each piece ends behind a line break, with which the next one begins.
+    """
+    while start < end:
+        until = end
+        if start + _WINDOW < end:
+            until = body.find(b"\n", start + _WINDOW, end) + 1 or end
+        yield start, until
+        if isinstance(body, mmap.mmap):
+            page = start - start % mmap.PAGESIZE
+            body.madvise(mmap.MADV_DONTNEED, page, until - page)
+        start = until if until == end else until - 1
+
+
+def _find(body: Body, key: bytes, start: int, end: int) -> int:
+    """Where a key that begins with a line break, and has no other, stands; negative for nowhere."""
+    found = (body.find(key, *window) for window in _windows(body, start, end))
+    return next((at for at in found if at >= 0), -1)
 
 
 def _irregular(indent: int) -> re.Pattern[bytes]:

@@ -178,6 +178,25 @@ def test_a_regular_index_is_cut_and_not_read_as_a_whole(monkeypatch: pytest.Monk
         read_versions(TEXT.encode(), "beta")
 
 
+@pytest.mark.parametrize("window", [1, 7, 64, 1000])
+def test_an_index_that_is_looked_through_in_pieces_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, window: int
+) -> None:
+    monkeypatch.setattr(module, "_WINDOW", window)
+    for change, cut in MUTATIONS.values():
+        text = change(TEXT).encode()
+        assert is_cut(text) is cut
+        path = tmp_path / "index.yaml"
+        path.write_bytes(text)
+        for chart in ("beta", "nginx", "zeta"):
+            wanted = outcome(text, chart)
+            try:
+                found: object = Index(path, "here").versions(chart)
+            except HelmopsError as error:
+                found = type(error)
+            assert found == wanted
+
+
 def test_both_ways_agree_on_every_chart(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = {chart: read_versions(TEXT.encode(), chart) for chart in INDEX["entries"]}
     monkeypatch.setattr(module._Layout, "of", lambda body: None)
