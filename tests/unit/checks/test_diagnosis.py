@@ -7,35 +7,8 @@ from typing import Any
 import pytest
 
 from helmops.checks.diagnosis import diagnose
-from helmops.checks.pods import label_selector
 from tests.fakes.clock import FakeClock
 from tests.fakes.objects import FakeObjects
-
-
-@pytest.mark.parametrize(
-    ("selector", "text"),
-    [
-        ({"matchLabels": {"app": "web", "tier": "front"}}, "app=web,tier=front"),
-        (
-            {
-                "matchLabels": {"app": "web"},
-                "matchExpressions": [
-                    {"key": "a", "operator": "In", "values": ["1", "2"]},
-                    {"key": "b", "operator": "NotIn", "values": ["3"]},
-                    {"key": "c", "operator": "Exists"},
-                    {"key": "d", "operator": "DoesNotExist"},
-                ],
-            },
-            "app=web,a in (1,2),b notin (3),c,!d",
-        ),
-        ({"app": "old"}, "app=old"),
-        ({"matchLabels": None}, ""),
-        ({}, ""),
-        (None, ""),
-    ],
-)
-def test_a_selector_as_a_query(selector: Any, text: str) -> None:
-    assert label_selector(selector) == text
 
 
 @pytest.mark.parametrize(
