@@ -199,11 +199,7 @@ class OciRegistry:
             before = len(found)
             found.update(dict.fromkeys(filter(is_tag, _read_tags(response, repository))))
             if len(found) > MOST_TAGS:
-                raise SourceInvalid(
-                    f"more than {MOST_TAGS} tags",
-                    where=str(repository),
-                    next_step="name a tag in place of a range",
-                )
+                raise _too_many_tags(repository)
             url = _next_page(response.headers.get("link", ""), url, repository)
             if url and len(found) == before and len(seen) > 2:
                 raise SourceInvalid(
@@ -351,6 +347,9 @@ def read_manifest(body: bytes, digest: str, where: str, content_type: str = "") 
 
 
 def _read_tags(response: Response, repository: OciRepository) -> list[str]:
+    # Before they are read: a page of many megabytes can hold millions of tiny ones.
+    if response.body.count(b'"') > 2 * MOST_TAGS + 100:
+        raise _too_many_tags(repository)
     try:
         return msgspec.json.decode(response.body, type=_TagPage).tags or []
     except (msgspec.DecodeError, RecursionError):
@@ -359,6 +358,14 @@ def _read_tags(response: Response, repository: OciRepository) -> list[str]:
             where=str(repository),
             next_step="is this the address of a registry?",
         ) from None
+
+
+def _too_many_tags(repository: OciRepository) -> SourceInvalid:
+    return SourceInvalid(
+        f"more than {MOST_TAGS} tags",
+        where=str(repository),
+        next_step="name a tag in place of a range",
+    )
 
 
 def _next_page(header: str, url: str, repository: OciRepository) -> str:

@@ -265,6 +265,20 @@ async def test_more_tags_than_anybody_has_are_refused(
         await registry.tags(place(server), ANYBODY)
 
 
+async def test_a_page_of_millions_of_tags_is_refused_before_it_is_read(
+    server: OciServer, registry: OciRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"tags": [' + b'"a",' * 500_000 + b'"a"]}'
+    server.instead["/v2/charts/app/tags/list"] = Answer(200, body)
+
+    def decode(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(oci_registry.msgspec.json, "decode", decode)
+    with pytest.raises(SourceInvalid, match="more than 200000 tags"):
+        await registry.tags(place(server), ANYBODY)
+
+
 async def test_the_whole_list_has_one_deadline(server: OciServer, registry: OciRegistry) -> None:
     server.repository("charts/app").tags.update((f"1.{n}.0", "") for n in range(100))
     server.page = 1
