@@ -11,6 +11,7 @@ from helmops.cli.options import Format
 from helmops.cli.session import follow, key_of, run_async, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from helmops.service.settings import Settings
@@ -191,7 +192,7 @@ def render_releases(
             chart,
             ours.get("verdict") or "-",
             age(ours.get("updatedAt"), now),
-            _short(ready.get("message", ""), wide=output is Format.WIDE),
+            _short("; ".join(_notes(status)), wide=output is Format.WIDE),
         ]
         if output is Format.WIDE:
             healthy = ours.get("lastHealthy")
@@ -204,6 +205,18 @@ def render_releases(
             row.insert(0, manifest["metadata"]["namespace"])
         rows.append(row)
     return table(header, rows)
+
+
+def _notes(status: dict[str, Any]) -> Iterator[str]:
+    """What a person should know of a release, the most urgent first, and Ready's message."""
+    ours = status.get("helmops") or {}
+    if ours.get("healthLost"):
+        yield f"health lost: {ours['healthLost']['message']}"
+    versions = [entry["version"] for entry in ours.get("quarantine") or ()]
+    if versions:
+        yield f"{', '.join(versions)} in quarantine"
+    if message := _condition(status, "Ready").get("message"):
+        yield message
 
 
 def _condition(status: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 from helmops.cli.app import status_of
 from helmops.cli.get import render_releases
 from helmops.cli.options import Format
-from helmops.model.records import Condition, ConditionStatus, Record
+from helmops.model.records import Condition, ConditionStatus, HealthLost, Quarantined, Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from tests.fakes.installation import Machine
 from tests.unit.decide.samples import NOW, record, revision, snapshot
@@ -56,6 +56,12 @@ def test_a_table_has_what_one_looks_for_first() -> None:
         "web    True    InSync   3          web@1.2.0   healthy   5m    all is well\n"
         "db     True    -        3          web@1.2.0   healthy   5m    all is well"
     )
+
+
+def test_what_is_urgent_comes_before_the_message() -> None:
+    barred = Quarantined("web", "1.3.0", "", "release", NOW, "it crashed")
+    table = shown(known(lost=HealthLost("not ready", NOW), quarantine=(barred,)))
+    assert table.endswith("health lost: not ready; 1.3.0 in quarantine; all is well")
 
 
 def test_everywhere_has_namespaces() -> None:
