@@ -145,6 +145,12 @@ class FakeKubernetes:
         found = _PATH.match(parts.path)
         assert found
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if found["sub"] == "log":
+            missing = found["name"] == "missing"
+            refusal = scripted or (_status(404, "NotFound", "pod not found") if missing else None)
+            said = refusal.body if refusal else b"a line\nanother\n"
+            yield Stream(refusal.status if refusal else 200, {}, _once(said))
+            return
         denied = self._denial("watch", found["plural"], found["namespace"] or "")
         refusal = scripted or denied
         if refusal is not None:

@@ -180,6 +180,29 @@ async def test_logs_version_and_access(server: FakeKubernetes) -> None:
     assert not await api.can_i("delete", "v1", "Secret", "default")
 
 
+async def test_a_log_is_followed_to_its_end(server: FakeKubernetes) -> None:
+    chunks = server.api().follow_logs("pod", "default", container="main")
+    async with aclosing(chunks):
+        assert b"".join([chunk async for chunk in chunks]) == b"a line\nanother\n"
+    path = server.asked[-1][1]
+    assert path == "/api/v1/namespaces/default/pods/pod/log?follow=true&container=main"
+
+
+async def test_a_log_that_is_not_there_is_not_followed(server: FakeKubernetes) -> None:
+    with pytest.raises(ObjectNotFound):
+        async for _ in server.api().follow_logs("missing", "default"):
+            pass
+
+
+async def test_following_a_log_asks_for_new_credentials_once(server: FakeKubernetes) -> None:
+    server.answers = [refusal(401)]
+    assert [chunk async for chunk in server.api().follow_logs("pod", "default")]
+    server.answers = [refusal(401), refusal(401)]
+    with pytest.raises(AccessDenied):
+        async for _ in server.api().follow_logs("pod", "default"):
+            pass
+
+
 # Retries
 
 
