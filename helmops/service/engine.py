@@ -35,6 +35,7 @@ from helmops.model.declarations import (
     HelmRelease,
 )
 from helmops.model.declared import DeclarationSet, Declared, KindKey
+from helmops.model.globs import fixed_part, has_wildcards
 from helmops.model.records import Record, Snapshot, Verdict
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.ports import Clock
@@ -500,7 +501,11 @@ def _paths_beside(release: Declared[HelmRelease]) -> tuple[str, ...]:
         return ()
     base = posixpath.dirname(release.file.location)
     spec = release.resource.spec
-    paths = [posixpath.join(base, value.path) for value in spec.values_from if value.kind == "File"]
+    paths = [
+        posixpath.join(base, fixed_part(value.path)[0] if has_wildcards(value.path) else value.path)
+        for value in spec.values_from
+        if value.kind == "File"
+    ]
     if spec.chart is not None and spec.chart.spec.source_ref.kind == "Directory":
         tree = posixpath.join(base, spec.chart.spec.source_ref.name)
         paths += [posixpath.join(tree, spec.chart.spec.chart)]

@@ -51,6 +51,19 @@ async def test_a_changed_configmap_is_an_upgrade_at_once(service: Service) -> No
     assert service.cluster.calls[-1].values == {"replicas": 2}
 
 
+async def test_a_file_that_begins_to_match_a_pattern_is_an_upgrade(service: Service) -> None:
+    written = DECLARED.replace("kind: ConfigMap, name: values", "kind: File, path: 'env/*.yaml'")
+    (service.directory / "env").mkdir()
+    service.write("env/a.yaml", "replicas: 1")
+    service.write("web.yaml", written)
+    async with running(service):
+        await until(lambda: service.is_ready(WEB))
+        service.write("env/b.yaml", "replicas: 2")
+        await until(lambda: service.cluster.runs["upgrade"] == 1)
+        await service.engine.passes.idle()
+    assert service.cluster.calls[-1].values == {"replicas": 2}
+
+
 async def test_one_that_says_the_same_again_upgrades_nothing(service: Service) -> None:
     async with running(service):
         await until(lambda: service.is_ready(WEB))
