@@ -129,8 +129,6 @@ def test_what_sops_encrypted_is_released_and_shown_to_nobody(
     shown = helmops.run("values", "app", "--explain")
     assert "s3cret" not in told + shown.text
     assert "over spec.valuesFrom[1]  values/a.yaml:3" in shown.stdout
-    hidden = {"message": "(hidden)", "mode": "z", "password": "(hidden)"}
-    assert helmops.run("values", "app", "-o", "json").json == {"data": hidden}
-    assert "s3cret-of-db" in helmops.run("values", "app", "--show-secrets").stdout
+    assert 'data.password: "(hidden)"' in shown.stdout
     found = [p for p in helmops.directory.rglob("*") if p.is_file() and b"s3cret" in p.read_bytes()]
     assert found == []
