@@ -138,7 +138,7 @@ def declarations_of(
     sops: Sops,
     builder: Kustomizer,
     *,
-    cluster: Cluster,
+    cluster: Cluster | None,
     see: Callable[[Any], None],
 ) -> Declarations:
     """All that `-f` names, not read yet. Raises UsageError."""
