@@ -293,8 +293,8 @@ class ReleaseEvidence:
         now = {(hook.kind, hook.namespace, hook.name): hook for hook in found.hooks}
         for recorded in found.hook_logs:
             # How it ended was not known yet when it was heard.
-            place = recorded.hook.kind, recorded.hook.namespace, recorded.hook.name
-            recorded.hook = now.get(place, recorded.hook)
+            key = recorded.hook.kind, recorded.hook.namespace, recorded.hook.name
+            recorded.hook = now.get(key, recorded.hook)
         known = {(h.hook.kind, h.hook.name) for h in found.hook_logs if not h.error}
         for hook in found.hooks:
             if hook.kind not in ("Job", "Pod") or not hook.phase:
