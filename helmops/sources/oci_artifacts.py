@@ -214,7 +214,14 @@ class OciArtifacts:
         (`1.2.3@sha256:…`). `keys` are PEM texts, of which one must have signed it where there are
         any. Raises SourceError, ChartRefused, SignatureRefused.
         """
-        return await self._pull(_of_artifact(repository, credentials), version, keys)
+        asked = _of_artifact(repository, credentials)
+        if repository.verify is not None and not keys:  # never for want of a key
+            raise SignatureRefused(
+                "a signature is asked for, and no key is given",
+                where=str(asked.repository),
+                next_step="set verify.secretRef",
+            )
+        return await self._pull(asked, version, keys)
 
     async def refresh(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> bool:
         """Ask now; whether anything changed. Raises SourceError."""
@@ -279,6 +286,8 @@ class OciArtifacts:
         noted = self._charts.setdefault(
             (repository.url, repository.insecure, credentials), OrderedDict()
         )
+        while len(self._charts) > _MOST_REPOSITORIES:
+            del self._charts[next(iter(self._charts))]
         noted[asked] = now
         noted.move_to_end(asked)
         while noted and next(iter(noted.values())) < now - _ASKED_KEPT:

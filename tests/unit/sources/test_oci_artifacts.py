@@ -269,6 +269,14 @@ async def test_what_is_at_hand_needs_no_registry_even_after_a_restart(
     assert await room.pull(spec) == before
 
 
+async def test_a_signature_that_is_asked_for_is_never_left_out_for_want_of_a_key(
+    room: Room,
+) -> None:
+    room.push("1.0.0")
+    with pytest.raises(SignatureRefused, match="no key is given"):
+        await room.pull(room.spec(tag="1.0.0", verify={"provider": "cosign"}))
+
+
 async def test_a_signature_that_was_seen_is_checked_anew_without_a_registry(room: Room) -> None:
     key = new_key()
     room.push("1.0.0")
