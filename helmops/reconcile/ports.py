@@ -247,7 +247,8 @@ class Helm(Protocol):
     """The helm binary. Each method raises HelmError (and its subclasses), nothing else.
 
     `timeout` is helm's own (per operation); our hard deadline over the whole process is derived
-    from it. A cancelled call stops helm within a second. `description` becomes the revision's.
+    from it. The chart's `post_rendering` is done wherever it is rendered; where that fails, nothing
+    is stored, and PostRenderFailed raised. A cancelled call stops helm within a second. `description` becomes the revision's.
     """
 
     @property
