@@ -25,6 +25,7 @@ def test_every_example_is_read(examples: DeclarationSet) -> None:
         "hello/hello",
         "platform/ingress",
         "web/database",
+        "web/gateway",
         "web/shop",
     ]
 
