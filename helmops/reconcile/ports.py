@@ -248,7 +248,8 @@ class Helm(Protocol):
 
     `timeout` is helm's own (per operation); our hard deadline over the whole process is derived
     from it. The chart's `post_rendering` is done wherever it is rendered; where that fails, nothing
-    is stored, and PostRenderFailed raised. A cancelled call stops helm within a second. `description` becomes the revision's.
+    is stored, and PostRenderFailed raised. A cancelled call stops helm within a second.
+    `description` becomes the revision's.
     """
 
     @property
