@@ -1,4 +1,4 @@
-"""Events and the latest state of each release, kept in the state database.
+"""Events, ledgers, evidence and the latest state of each release, kept in the state database.
 
 All that blocks is done in one thread of its own. Whatever is to be written first goes into a
 queue in memory, and one transaction takes all that is there: a burst of events costs one write,
@@ -42,9 +42,10 @@ _PRUNE_EVERY = 500
 class SqlJournal:
     """The Journal over SQLite or PostgreSQL, and what the command line reads from it.
 
-    `now` is the clock's. At most `backlog_limit` events wait in memory; beyond that the oldest go,
-    and `dropped` counts them. While something waits that could not be written, it is tried again
-    every `retry_seconds`. Any method raises StoreError, and UsageError for an unusable URL.
+    `now` is the clock's. At most `backlog_limit` events wait in memory, and as many entries of
+    ledgers beyond those that records still have; beyond that the oldest go, and `dropped` counts
+    them. While something waits that could not be written, it is tried again every `retry_seconds`.
+    Any method raises StoreError, and UsageError for an unusable URL.
     """
 
     def __init__(
