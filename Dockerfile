@@ -20,7 +20,8 @@ RUN cp "$(python -m devcluster tools helm)" /usr/local/bin/helm \
 
 FROM ${GO} AS sops
 WORKDIR /build
-COPY devcluster/modules/sops/ .
+COPY devcluster/ devcluster/
+WORKDIR /build/devcluster/modules/sops
 RUN CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "-s -w" \
         -o /usr/local/bin/sops github.com/getsops/sops/v3/cmd/sops \
     && sops --version --disable-version-check
