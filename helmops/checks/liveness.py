@@ -218,7 +218,12 @@ class LiveReleases:
                 if followed.look_at is not None and followed.look_at <= now
             }
             for release in dirty | due:
-                self._look(release, now)
+                try:
+                    self._look(release, now)
+                except Exception:
+                    # A defect of ours: better looked at every ten seconds than never again.
+                    log.exception("cannot tell how %s is doing", release, extra={"action": "watch"})
+                    self.unfollow(release)
 
     async def _something_to_do(self) -> None:
         times = [f.look_at for f in self._followed.values() if f.look_at is not None]

@@ -33,6 +33,8 @@ T = TypeVar("T")
 #: The watches begin after this, or sooner where patience is short.
 _BEGIN_AFTER = timedelta(seconds=2)
 _FOREVER = timedelta(days=365)
+#: Somebody may add the Role.
+_REFUSED_FOR = timedelta(minutes=10)
 #: Objects change in bursts; they are looked at together.
 _AT_MOST_EVERY = 0.25
 #: A pod that waits for something restarts some times before it is there; helm would wait, too.
@@ -76,12 +78,14 @@ class Rollouts:
         self._cluster = cluster
         self._clock = clock
         self._begin_after = begin_after
-        self._refused: set[str] = set()
+        #: Namespaces that may not be watched, and since when that is known.
+        self._refused: dict[str, datetime] = {}
         self._without_events: set[str] = set()
 
     def may_watch(self, namespace: str) -> bool:
         """Whether the cluster was not seen to refuse watches there: else only plain timeouts."""
-        return namespace not in self._refused
+        since = self._refused.get(namespace)
+        return since is None or self._clock.now() - since >= _REFUSED_FOR
 
     async def run(
         self,
@@ -196,7 +200,7 @@ class Rollouts:
                 error,
                 extra={"action": "watch"},
             )
-        self._refused.add(namespace)
+        self._refused[namespace] = self._clock.now()
 
     def _objects(self, scopes: Collection[Scope]) -> Iterator[Any]:
         for scope in scopes:

@@ -113,6 +113,7 @@ class Engine:
         self._metrics = metrics
         self._defaults = defaults
         self._liveness = liveness
+        self._looked_after: dict[DeclarationKey, ReleaseId] = {}
         self._on_namespace = on_namespace
         self._on_secrets = on_secrets
         self._on_needs = on_needs
@@ -360,18 +361,27 @@ class Engine:
         """Have the objects of a release watched that is ours, and not known to have failed."""
         if self._liveness is None:
             return
-        head = record.head
+        key, head = declared.key, record.head
+        before = self._looked_after.get(key)
         is_left_alone = declared.resource.spec.suspend or record.suspended is not None
         if head is None or head.verdict is Verdict.FAILED or is_left_alone:
-            self._liveness.unfollow(record.release)
+            self._look_after_no_more(key)
             return
-        policy = self.declared.policy_for(declared.key)
+        if before is not None and before != record.release:
+            self._look_after_no_more(key)  # it moved
+        self._looked_after[key] = record.release
+        policy = self.declared.policy_for(key)
         await self._liveness.follow(
             record.release,
             head,
             expressions=declared.resource.spec.health_check_exprs,
             max_restarts=policy.verify.max_restarts,
         )
+
+    def _look_after_no_more(self, key: DeclarationKey) -> None:
+        release = self._looked_after.pop(key, None)
+        if self._liveness is not None and release is not None:
+            self._liveness.unfollow(release)
 
     async def _pass_over_undeclared(self, key: DeclarationKey) -> ComeBack | None:
         error = self.declared.untouched.get(key)
@@ -398,8 +408,7 @@ class Engine:
         with about_release(key):
             self._release_jobs.remove(key)
             self._resolver.forget(key)
-            if self._liveness is not None:
-                self._liveness.unfollow(record.release)
+            self._look_after_no_more(key)
             try:
                 left = await self._reconciler.remove(record, last_spec(record, self._defaults))
             except HelmopsError as failure:
@@ -411,9 +420,7 @@ class Engine:
 
     async def _forget(self, key: DeclarationKey) -> None:
         """A declaration is gone, and nothing of it is left to look after."""
-        record = self._reconciler.known.get(key)
-        if self._liveness is not None and record is not None:
-            self._liveness.unfollow(record.release)
+        self._look_after_no_more(key)
         self._reconciler.forget(key)
         self._release_jobs.remove(key)
         self._resolver.forget(key)

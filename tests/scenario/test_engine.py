@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from helmops.decide.remember import resume
 from helmops.errors import ClusterUnreachable, HelmError, SourceUnavailable
 from helmops.model.health import LiveHealth
 from helmops.model.records import ConditionStatus
@@ -351,6 +352,19 @@ async def test_what_is_left_alone_is_not_looked_after(service: Service, how: str
         else:
             (service.directory / "web.yaml").unlink()
         await until(lambda: not service.liveness.followed)
+
+
+async def test_a_release_that_moved_is_looked_after_where_it_is(service: Service) -> None:
+    write(service, "web.yaml", release())
+    async with running(service):
+        await at_rest(service, WEB)
+        write(service, "web.yaml", release(releaseName="shop"))
+        await until(lambda: reason(service) == "ReleaseMoved")
+        held = await service.records.load(RELEASE)
+        assert held is not None
+        service.records.write_by_other(resume(held))
+        service.engine.on_cluster_change("record", RELEASE)
+        await until(lambda: set(service.liveness.followed) == {ReleaseId("apps", "shop")})
 
 
 async def test_what_failed_is_not_looked_after(service: Service) -> None:

@@ -11,6 +11,7 @@ import pytest
 from helmops.checks.liveness import LiveReleases
 from helmops.cluster.object_watches import ObjectWatches
 from helmops.errors import ClusterUnreachable, ReleaseNotFound
+from helmops.health.liveness import LiveFold
 from helmops.health.slimmed import slimmed
 from helmops.model.declarations import HealthCheckExpr
 from helmops.model.health import LiveHealth
@@ -477,3 +478,24 @@ async def test_nothing_is_done_while_nothing_changes(room: Room) -> None:
     await room.clock.step(timedelta(minutes=50).total_seconds())
     assert len(room.server.asked) == asked
     assert room.clock.now() - before == timedelta(minutes=50)
+
+
+async def test_a_defect_leaves_the_release_to_be_polled_and_the_others_as_they_are(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.server.put(deployment(name="db"))
+    for release in (WEB, DB):
+        await room.follow(release, snapshot(in_window=False))
+    usual = LiveFold.look
+
+    def look(fold: LiveFold, objects: Any, pods: Any, now: Any) -> LiveHealth:
+        seen = list(objects)
+        if "web" in str(seen):
+            raise ZeroDivisionError
+        return usual(fold, seen, pods, now)
+
+    monkeypatch.setattr(LiveFold, "look", look)
+    await room.see(deployment(1), deployment(1, name="db"), after=5)
+    assert room.releases.of(WEB) is None
+    assert room.of(DB).bad
+    assert "cannot tell how apps/web is doing" in caplog.text
