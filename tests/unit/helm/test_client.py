@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from helmops.errors import (
     HelmError,
     HelmTimeout,
     HelmUnavailable,
+    PostRenderFailed,
     ReleaseLocked,
     ReleaseNotFound,
     TemplateFailed,
@@ -36,11 +37,13 @@ from helmops.model.declarations import (
     UninstallSpec,
     UpgradeSpec,
 )
+from helmops.model.post_rendering import PostRendering, PostRenderStep
 from helmops.model.releases import ReleaseId
 
 APP = ReleaseId("apps", "app")
 CHART = ChartArtifact("web", "1.0.0", "/charts/web-1.0.0.tgz", "", "HelmRepository/web")
 MINUTE = timedelta(minutes=1)
+SECRET_PATCH = "a patch that nobody else shall see"
 
 #: A helm that writes down how it was called and does what the files beside it say.
 SCRIPT = """\
@@ -134,6 +137,73 @@ async def rollback(client: HelmClient, revision: int = 2, **spec: Any) -> Any:
 
 async def run_test(client: HelmClient, **spec: Any) -> Any:
     return await client.test(APP, TestSpec(**spec), timeout=MINUTE)
+
+
+# What becomes of the chart's objects
+
+RENDERED = replace(
+    CHART,
+    post_rendering=PostRendering(
+        (PostRenderStep("spec.postRenderers[0]", {"patches": [{"patch": SECRET_PATCH}]}),),
+        "combined",
+        "digest",
+    ),
+)
+
+
+def kubectl_of(script: Script, shell: str) -> str:
+    path = script.room / "kubectl"
+    path.write_text(f"#!/bin/sh\n{shell}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+async def act(client: HelmClient, operation: str) -> Any:
+    if operation == "template":
+        return await client.render(APP, RENDERED, {}, is_upgrade=True)
+    if operation == "install":
+        return await client.install(
+            APP, RENDERED, {}, InstallSpec(), timeout=MINUTE, description=""
+        )
+    spec = UpgradeSpec(server_side_apply="enabled")
+    return await client.upgrade(APP, RENDERED, {}, spec, timeout=MINUTE, description="")
+
+
+#: What helm does with a post-renderer: 3 runs the program, 4 the plugin's.
+AS_HELM_3 = 'program="$3"; shift 4; "$program" -P "${1#--post-renderer-args=}"'
+AS_HELM_4 = '"$HELMOPS_POST_RENDER_PYTHON" -P "$HELMOPS_POST_RENDER_SCRIPT"'
+
+
+@pytest.mark.parametrize("operation", ["install", "upgrade", "template"])
+@pytest.mark.parametrize(("version", "how"), [("v3.19.0", AS_HELM_3), ("v4.3.1", AS_HELM_4)])
+async def test_wherever_a_chart_is_rendered_its_post_renderers_run(
+    script: Script, operation: str, version: str, how: str
+) -> None:
+    script.room.joinpath("version").write_text(version)
+    kubectl = kubectl_of(script, "cat; echo seen: yes")
+    script.does(operation, f"echo 'kind: A' | {{ {how}; }} > rendered 2> said")
+    await act(client_of(script, kubectl=kubectl), operation)
+    assert script.read("rendered") == "---\nkind: A\nseen: yes\n", script.read("said")
+    assert SECRET_PATCH not in script.read("argv") + script.read("env")
+    left = [path.name for path in (script.room / "runtime").iterdir()]
+    assert not [name for name in left if name.startswith("run-")]
+
+
+@pytest.mark.parametrize("operation", ["install", "upgrade", "template"])
+async def test_a_post_renderer_that_fails_is_the_error_whatever_helm_says(
+    script: Script, operation: str
+) -> None:
+    kubectl = kubectl_of(script, "echo 'error: no matches for Id' >&2; exit 1")
+    script.says(stderr="Error: plugin exited with error", status=1)
+    script.does(operation, f"echo 'kind: A' | {{ {AS_HELM_4}; }} 2> said")
+    with pytest.raises(PostRenderFailed, match=r"spec\.postRenderers\[0\]: no matches for Id"):
+        await act(client_of(script, kubectl=kubectl), operation)
+
+
+async def test_a_failure_of_helm_itself_stays_what_it_is(script: Script) -> None:
+    script.says(stderr="Error: release: not found", status=1)
+    with pytest.raises(ReleaseNotFound):
+        await act(client_of(script, kubectl=kubectl_of(script, "cat")), "upgrade")
 
 
 # How helm is called
