@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 
-from benchmarks import build, index, oci, releases, resolve
+from benchmarks import build, index, oci, releases, repositories, resolve
 from benchmarks.table import Row, render
 from devcluster import tools
 
@@ -21,4 +21,15 @@ def resolving() -> Iterator[Row]:
 if __name__ == "__main__":
     helm = tools.find_all(lambda text: print(text, file=sys.stderr))["helm"]
     os.environ.setdefault("HELMOPS_HELM", str(helm))
-    print(render(chain(releases.rows(), index.rows(), oci.rows(), build.rows(), resolving())))
+    print(
+        render(
+            chain(
+                releases.rows(),
+                index.rows(),
+                repositories.rows(),
+                oci.rows(),
+                build.rows(),
+                resolving(),
+            )
+        )
+    )

@@ -116,24 +116,22 @@ async def _entries(
     ca: str,
     plain_http: bool,
 ) -> tuple[ChartVersion, ...]:
-    from pydantic import ValidationError
-
     from helmops.errors import UsageError
     from helmops.http import Http
     from helmops.model.credentials import HttpCredentials
-    from helmops.model.declarations import HelmRepositorySpec
-    from helmops.sources.helm_repository import HelmRepositories
+    from helmops.sources.helm_repository import Address, HelmRepositories
 
-    try:
-        repository = HelmRepositorySpec(url=repo, insecure=plain_http)
-    except ValidationError as error:
-        raise UsageError(f"{repo} is no URL of a chart repository", where="--repo") from error
+    if not repo.startswith(("http://", "https://", "oci://")):
+        raise UsageError(f"{repo} is no URL of a chart repository", where="--repo")
     credentials = HttpCredentials(username=username, password=password, ca=ca)
     async with Http() as http:
         if repo.startswith("oci://"):
+            # Only here: it takes as long to load as all of the other way takes.
+            from helmops.model.declarations import HelmRepositorySpec
             from helmops.sources.oci_artifacts import OciArtifacts
 
+            repository = HelmRepositorySpec(url=repo, insecure=plain_http)
             registries = OciArtifacts(http, settings.cache_dir)
             return await registries.chart_versions(repository, chart, credentials)
         repositories = HelmRepositories(http, settings.cache_dir)
-        return await repositories.versions(repository, chart, credentials)
+        return await repositories.versions(Address(repo), chart, credentials)

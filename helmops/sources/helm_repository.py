@@ -26,8 +26,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
@@ -46,7 +47,6 @@ from helmops.errors import (
 from helmops.http import Http, credentials_in, shown_url, without_user
 from helmops.model.charts import ChartArtifact, ChartVersion
 from helmops.model.credentials import HttpCredentials
-from helmops.model.declarations import HelmRepositorySpec
 from helmops.resolve.version import Version
 from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache, digest_of, is_digest
@@ -61,6 +61,31 @@ FAILURE_KEPT: Final = 5.0
 
 #: Repositories that are kept in mind.
 MOST_REPOSITORIES: Final = 2000
+
+
+class Repository(Protocol):
+    """What is asked of a repository's declaration. A HelmRepositorySpec has it; so has `Address`,
+    for who has no declaration, and no time to load the models of all declarations.
+    """
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def interval(self) -> timedelta: ...
+    @property
+    def timeout(self) -> timedelta: ...
+    @property
+    def pass_credentials(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A repository by its URL alone, with the defaults of a HelmRepository."""
+
+    url: str
+    interval: timedelta = timedelta(minutes=1)
+    timeout: timedelta = timedelta(minutes=1)
+    pass_credentials: bool = False
 
 
 @dataclass(slots=True)
@@ -117,7 +142,7 @@ class HelmRepositories:
     # The port.
 
     async def versions(
-        self, repository: HelmRepositorySpec, chart: str, credentials: HttpCredentials
+        self, repository: Repository, chart: str, credentials: HttpCredentials
     ) -> tuple[ChartVersion, ...]:
         """All entries of one chart, in the index's order. Raises SourceError, ChartNotFound."""
         opened = _Opened.of(repository, credentials)
@@ -131,7 +156,7 @@ class HelmRepositories:
             return found
         raise _anew(found)
 
-    async def trouble(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> str:
+    async def trouble(self, repository: Repository, credentials: HttpCredentials) -> str:
         """What went wrong at the last poll, where what was offered before stands; else empty."""
         try:
             known = await self._known(_Opened.of(repository, credentials))
@@ -140,7 +165,7 @@ class HelmRepositories:
         return str(known.failure) if known.failure is not None else ""
 
     async def pull(
-        self, repository: HelmRepositorySpec, version: ChartVersion, credentials: HttpCredentials
+        self, repository: Repository, version: ChartVersion, credentials: HttpCredentials
     ) -> ChartArtifact:
         """The archive, checked and at hand. Raises SourceError, ChartRefused.
 
@@ -167,7 +192,7 @@ class HelmRepositories:
 
     async def signer(
         self,
-        repository: HelmRepositorySpec,
+        repository: Repository,
         version: ChartVersion,
         artifact: ChartArtifact,
         credentials: HttpCredentials,
@@ -209,7 +234,7 @@ class HelmRepositories:
             raise failure
         return None
 
-    async def refresh(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> bool:
+    async def refresh(self, repository: Repository, credentials: HttpCredentials) -> bool:
         """Poll now; whether the index is another one. Raises SourceError."""
         opened = _Opened.of(repository, credentials)
         known = await self._known(opened)
@@ -471,12 +496,12 @@ class HelmRepositories:
 class _Opened:
     """A repository and what it is opened with; a user that the URL names is in `credentials`."""
 
-    spec: HelmRepositorySpec
+    spec: Repository
     url: str
     credentials: HttpCredentials
 
     @classmethod
-    def of(cls, spec: HelmRepositorySpec, credentials: HttpCredentials) -> _Opened:
+    def of(cls, spec: Repository, credentials: HttpCredentials) -> _Opened:
         try:
             named = credentials_in(spec.url)
             url = without_user(spec.url)

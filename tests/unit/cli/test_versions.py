@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,3 +134,11 @@ def test_a_repository_that_does_not_answer_is_a_failure(
     monkeypatch.setattr(module, "_entries", entries)
     assert status_of(["versions", "web", *REPO]) == 1
     assert capsys.readouterr().err == "helmops: https://charts.example.com: no answer\n"
+
+
+def test_for_a_repository_over_http_no_model_of_a_declaration_is_loaded() -> None:
+    """It would take longer than all the rest."""
+    needed = "helmops.cli.versions, helmops.http, helmops.sources.helm_repository, "
+    needed += "helmops.resolve.selection, helmops.cli.output, helmops.service.settings"
+    program = f"import sys, {needed}; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
