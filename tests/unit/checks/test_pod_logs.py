@@ -118,6 +118,21 @@ async def test_each_container_and_each_run_of_it_is_heard(world: World) -> None:
         ("side", 0),
         ("main", 1),
     ]
+    assert sum(one.startswith("follow") for one in world.cluster.asked) == 3
+
+
+async def test_a_pod_that_is_gone_when_it_is_first_seen_is_not_asked(world: World) -> None:
+    async with world.listening():
+        world.pod(status(waiting={"reason": "ContainerCreating"}))
+        ended = {"metadata": {"name": "web-test", "namespace": "shop", "uid": "u"}, "kind": "Pod"}
+        statuses = [status(terminated={"exitCode": 1})]
+        world.cluster.objects["Pod", "shop", "web-test"]["status"] = {"containerStatuses": statuses}
+        world.cluster.drop(ended)
+        await world.until(lambda: bool(world.recorder.logs))
+
+    [heard] = world.recorder.logs
+    assert heard.error == "it was deleted before its log could be read"
+    assert not any(one.startswith("follow") for one in world.cluster.asked)
 
 
 async def test_a_log_that_breaks_off_keeps_what_came(world: World) -> None:
