@@ -112,10 +112,12 @@ class ReferenceIndex:
             return None
         return scope.versions.get(key.name, "")
 
-    def note(self, kind: str, key: DeclarationKey, version: str) -> None:
-        """This version was read; empty where there was none."""
-        if (kind, key) in self._wanted:
+    def note(self, kind: str, key: DeclarationKey, version: str) -> bool:
+        """This version was read; empty where there was none. Whether the object is followed."""
+        is_followed = (kind, key) in self._wanted
+        if is_followed:
             self._read[kind, key] = version
+        return is_followed
 
     def _start(self, scope: _Scope) -> None:
         if self._group is not None:

@@ -59,9 +59,9 @@ class ClusterReferences:
         if self._index is None:
             return _content(kind, key, found)
         version = str(found["metadata"]["resourceVersion"]) if found is not None else ""
-        self._index.note(kind, key, version)
         kept = _Kept(version, _content(kind, key, found))
-        self._kept[kind, key] = kept
+        if self._index.note(kind, key, version):
+            self._kept[kind, key] = kept
         return kept.data
 
     async def owned_by_other(

@@ -116,6 +116,14 @@ async def test_what_did_not_change_is_not_read_again(server: FakeKubernetes) -> 
     assert reads(server) == 2
 
 
+async def test_what_nobody_follows_is_not_kept(server: FakeKubernetes) -> None:
+    put(server, CONFIG, "1")
+    async with watching(server, SECRET) as watched:
+        for _ in range(2):
+            assert await watched.references.config_map(VALUES) == {"a": b"1"}
+    assert reads(server) == 2
+
+
 async def test_what_changed_before_the_watch_began_is_told(server: FakeKubernetes) -> None:
     put(server, CONFIG, "1")
     watched = Watched(server)
