@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from helmops.errors import DeclarationError, DecryptionFailed, ValuesError, ValuesReferenceMissing
+from helmops.model.charts import Tree
 from helmops.model.declaration_set import read_declarations
 from helmops.model.declared import DeclarationSet
 from helmops.reconcile.credentials import CredentialReader
@@ -19,7 +20,15 @@ from helmops.sources.tree_files import TreeFiles
 from tests.fakes.clock import FakeClock
 from tests.fakes.git_trees import FakeGitTrees
 from tests.fakes.references import FakeReferences
-from tests.unit.reconcile.samples import config_map, key, release, secret, source_file
+from tests.unit.reconcile.samples import (
+    GIT,
+    config_map,
+    git_repository,
+    key,
+    release,
+    secret,
+    source_file,
+)
 
 LOCKED, PLAIN = b"locked", b"a: {password: s3cret-s3cret}\n"
 
@@ -38,10 +47,11 @@ class Room:
         self.cluster = FakeReferences()
         self.hidden: list[str] = []
         self.secrets = DeclaredSecrets(self.cluster, lambda *texts: self.hidden.extend(texts))
+        self.git = FakeGitTrees()
         self.reader = ValuesReader(
             references=self.secrets,
             trees=Trees(
-                clock=FakeClock(), git=FakeGitTrees(), credentials=CredentialReader(self.secrets)
+                clock=FakeClock(), git=self.git, credentials=CredentialReader(self.secrets)
             ),
             files=TreeFiles(),
             decrypt=unlock,
@@ -92,6 +102,26 @@ async def test_a_pattern_that_matches_nothing_is_an_error_unless_optional(room: 
 async def test_a_pattern_leads_to_nothing_outside(room: Room, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="leaves"):
         await room.layers(files("../../*.yaml"))
+
+
+async def test_patterns_are_for_git_as_well(room: Room) -> None:
+    class Files:
+        async def find(self, tree: Tree, pattern: str) -> tuple[str, ...]:
+            assert pattern == "env/*.yaml"
+            return ("env/a.yaml", "env/b.yaml")
+
+        async def read(self, tree: Tree, path: str) -> bytes | None:
+            return f"from: {path}".encode()
+
+    room.git.push(GIT)
+    room.reader._files = Files()
+    reference = {"kind": "GitRepository", "name": "git", "path": "env/*.yaml"}
+    layers = await room.layers(reference, beside=[git_repository()])
+    assert [layer.where for layer in layers] == [
+        "env/a.yaml in GitRepository apps/git",
+        "env/b.yaml in GitRepository apps/git",
+    ]
+    assert composed(layers) == {"from": "env/b.yaml"}
 
 
 async def test_one_value_cannot_be_of_several_files(room: Room) -> None:
