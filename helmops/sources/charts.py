@@ -62,6 +62,9 @@ DependencyFetch = Callable[[str, str, str], Awaitable[ChartArtifact]]
 #: Builds that are kept in mind.
 MOST_BUILDS: Final = 2000
 
+#: Dependencies of one chart that are fetched or packaged for it.
+MOST_DEPENDENCIES: Final = 200
+
 _LOCKS: Final = ("Chart.lock", "requirements.lock")
 _VERSION_LINE: Final = re.compile(rb"^version[ \t]*:[^\n]*$", re.MULTILINE)
 
@@ -413,6 +416,11 @@ class _Staging:
         missing = await asyncio.to_thread(self._missing, chart, wanted)
         if not missing:
             return
+        if len(missing) > MOST_DEPENDENCIES:
+            raise ChartRefused(
+                f"{chart.facts.name} has more than {MOST_DEPENDENCIES} dependencies to fetch",
+                where=self.where,
+            )
         locked = await asyncio.to_thread(_locked, chart, missing, self.where)
         for dependency in locked:
             if dependency.repository.startswith("file://"):

@@ -19,18 +19,21 @@ import yaml
 from devcluster.certificates import Authority
 from devcluster.chart_server import ChartRepository
 from devcluster.git_server import GitHttpServer, GitRepository, GitSshServer
-from helmops.errors import ChartRefused, SourceDenied, SourceError
+from helmops.errors import ChartRefused, SignatureRefused, SourceDenied, SourceError
 from helmops.http import Http
 from helmops.model.charts import ChartArtifact, Tree
 from helmops.model.credentials import GitCredentials, HttpCredentials
 from helmops.model.declarations import GitRepositorySpec, HelmRepositorySpec
 from helmops.resolve.selection import choose
-from helmops.sources.artifact_cache import ArtifactCache
+from helmops.sources.archive import ArchiveLimits, inspect_archive
+from helmops.sources.artifact_cache import ArtifactCache, digest_of
 from helmops.sources.charts import ChartPackager
 from helmops.sources.git import GitMirrors
 from helmops.sources.helm_repository import HelmRepositories
 from helmops.sources.index import read_versions
+from helmops.sources.provenance import verify_provenance
 from tests.fakes.chart_archives import archive_of, chart_yaml, member
+from tests.fakes.signing import OpenPgpSigner
 
 NONE = HttpCredentials()
 Serve = Callable[..., ChartRepository]
@@ -380,3 +383,21 @@ async def test_git_over_https_with_a_login_and_an_own_ca(
     with pytest.raises(SourceDenied):
         await mirrors.resolve(spec, GitCredentials(ca=right.ca))
     mirrors.close()
+
+
+async def test_what_helm_signs_is_taken_and_what_it_did_not_sign_is_not(
+    helm: Path, charts: Path, tmp_path: Path
+) -> None:
+    ann = OpenPgpSigner(tmp_path / "ann", "Ann", algorithm="rsa2048")  # all that helm knows
+    keyring = tmp_path / "secring.gpg"
+    keyring.write_bytes(ann.secret)
+    sign = ["--sign", "--key", "Ann", "--keyring", str(keyring), "--destination", str(tmp_path)]
+    run(helm, tmp_path, "package", *sign, str(charts / "config"))
+    (archive,) = tmp_path.glob("config-*.tgz")
+    provenance = Path(f"{archive}.prov").read_bytes()
+    facts = inspect_archive(archive, "here", ArchiveLimits())
+    artifact = ChartArtifact(facts.name, facts.version, str(archive), digest_of(archive), "here")
+    signer = verify_provenance(provenance, artifact, ann.keys, "here")
+    assert signer == "Ann <ann@example.invalid>"
+    with pytest.raises(SignatureRefused):
+        verify_provenance(provenance, replace(artifact, digest="0" * 64), ann.keys, "here")

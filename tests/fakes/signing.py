@@ -17,7 +17,7 @@ from tests.fakes.git_server import GitRepository
 class OpenPgpSigner:
     """Somebody with an OpenPGP key; skips the test where there is no gpg."""
 
-    def __init__(self, directory: Path, name: str, *, expires: str = "never") -> None:
+    def __init__(self, directory: Path, name: str, *, algorithm: str = "ed25519") -> None:
         if shutil.which("gpg") is None or shutil.which("gpgv") is None:
             pytest.skip("gpg and gpgv are not installed")
         directory.mkdir()
@@ -27,13 +27,18 @@ class OpenPgpSigner:
         self._environment = {**os.environ, "GNUPGHOME": self._home}
         self.name = name
         address = f"{name} <{name.lower()}@example.invalid>"
-        self._gpg("--passphrase", "", "--quick-gen-key", address, "ed25519", "sign", expires)
+        self._gpg("--passphrase", "", "--quick-gen-key", address, algorithm, "sign", "never")
         self.public = self._gpg("--export", "--armor")
         self.binary = self._gpg("--export")
 
     @property
     def keys(self) -> dict[str, bytes]:
         return {f"{self.name}.asc": self.public}
+
+    @property
+    def secret(self) -> bytes:
+        """The private key, for a helm that signs."""
+        return self._gpg("--export-secret-keys")
 
     def clear_sign(self, text: bytes) -> bytes:
         return self._gpg("--clearsign", "--armor", "--output", "-", input_=text)

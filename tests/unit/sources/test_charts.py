@@ -603,6 +603,19 @@ async def test_dependencies_of_old_charts_are_read_from_requirements(
     assert fetch.asked == [("common", "1.0.7", "https://charts.example/")]
 
 
+async def test_a_chart_of_endless_dependencies_is_refused_before_any_is_fetched(
+    packager: ChartPackager, tree: Tree, fetch: Repository
+) -> None:
+    listed = "".join(
+        f"- {{name: c{number}, version: 1.x, repository: 'https://a.example'}}\n"
+        for number in range(201)
+    )
+    put_chart(tree, more=f"dependencies:\n{listed}")
+    with pytest.raises(ChartRefused, match="more than 200 dependencies"):
+        await packager.build(tree, "charts/app", fetch=fetch)
+    assert fetch.asked == []
+
+
 async def test_one_chart_twice_under_two_names_is_fetched_in_both_versions(
     packager: ChartPackager, tree: Tree, fetch: Repository
 ) -> None:
