@@ -14,6 +14,7 @@ from helmops.cli.session import key_of, run_async, settings_of
 #: So many versions that are kept back are named, and lines of evidence shown: it is one screen.
 _BLOCKED_SHOWN = 5
 _EVIDENCE_LINES = 3
+_REASON_LENGTH = 80
 
 
 @click.command()
@@ -169,7 +170,7 @@ def _blocked(ours: dict[str, Any]) -> Iterator[dict[str, Any]]:
         until = entry.get("until")
         yield {
             "version": entry["version"],
-            "rule": f"in quarantine since {entry['at']}: {entry['why']}",
+            "rule": f"in quarantine since {entry['at']}: {_shortened(entry['why'])}",
             "nextTry": until or "after `helmops quarantine lift`, or with new content",
         }
     known = {entry["version"] for entry in quarantined}
@@ -177,6 +178,11 @@ def _blocked(ours: dict[str, Any]) -> Iterator[dict[str, Any]]:
         version, _, rule = text.partition(": ")
         if version not in known:
             yield {"version": version, "rule": rule, "nextTry": None}
+
+
+def _shortened(text: str) -> str:
+    """The beginning; the whole of it is told as the last failure, or in the evidence."""
+    return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 1]}…"
 
 
 def _why_no_target(history: list[dict[str, Any]]) -> str:

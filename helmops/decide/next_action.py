@@ -97,18 +97,35 @@ def decide(
     >>> # the pass: while (decision := decide(...)) is a Run: perform, remember, observe
     """
     decision = _decide(desired, observed, record, done, request, now)
+    if isinstance(decision, Run) and isinstance(decision.action, Inspect | Upgrade):
+        return _keep_first(decision, desired, observed, record, done)
     if isinstance(decision, Run) or not _is_ours_and_still(decision, desired, observed, record):
         return decision
-    known = _known(record)
-    is_kept = record.kept is not None and record.kept.digest == known.digest
-    if known.verdict is Verdict.HEALTHY and not is_kept and not _ran(done, KeepCopy):
-        # Before anything is pruned, and before it is what a failure goes back to.
-        why = f"revision {known.revision} was seen healthy"
-        return Run(KeepCopy(known.revision, known.digest), decision.state, why)
+    kept = _keep_first(decision, desired, observed, record, done)
+    if kept is not decision:
+        return kept
     surplus = prunable(observed, record, desired.spec.max_history)
     if not surplus or _ran(done, Prune):
         return decision
     return Run(Prune(surplus), decision.state, f"maxHistory is {desired.spec.max_history}")
+
+
+def _keep_first(
+    decision: Decision,
+    desired: Desired,
+    observed: Observation,
+    record: Record,
+    done: Sequence[Done],
+) -> Decision:
+    """The copy of what was seen healthy, before anything is pruned or upgraded over it."""
+    head, known = observed.head, record.head
+    if desired.is_observed_only or head is None or known is None or not known.is_of(head):
+        return decision
+    is_kept = record.kept is not None and record.kept.digest == known.digest
+    if known.verdict is not Verdict.HEALTHY or is_kept or _ran(done, KeepCopy):
+        return decision
+    why = f"revision {known.revision} was seen healthy"
+    return Run(KeepCopy(known.revision, known.digest), decision.state, why)
 
 
 def _is_ours_and_still(
@@ -760,6 +777,11 @@ def _out_of_sync(
         return _exhausted(found, record, "upgrade")
     if _ran(done, Upgrade, Rollback, Uninstall):
         return _try_again_later(found, desired, record, now) or _come_back(found, desired, now)
+    known = _known(record)
+    is_over = known.watched_until is not None and now >= known.watched_until
+    if known.watched is Proof.PENDING and is_over and not _ran(done, CheckHealth):
+        # Its window went by and nobody looked: what is proven now is somewhere to go back to.
+        return _look_again(found, desired, known)
     later = _try_again_later(found, desired, record, now)
     if later is not None:
         return later
@@ -978,6 +1000,18 @@ def _watching(
     if is_waiting and not is_news and record.next_try is not None and now < record.next_try:
         # Woken in between, by what the last look wrote for one.
         return RetryAfter(record.next_try, found.state, found.why, "Watching")
+    is_final = bool(reported) and live is not None and live.is_final
+    return _look_again(found, desired, known, reported, is_final=is_final)
+
+
+def _look_again(
+    found: Classified,
+    desired: Desired,
+    known: Snapshot,
+    reported: str = "",
+    *,
+    is_final: bool = False,
+) -> Run:
     return Run(
         CheckHealth(
             known.revision,
@@ -985,7 +1019,7 @@ def _watching(
             waits(desired, known.origin),
             is_rewatch=True,
             reported=reported,
-            is_final=bool(reported) and live is not None and live.is_final,
+            is_final=is_final,
         ),
         found.state,
         f"{found.why}; {reported}" if reported else found.why,

@@ -659,3 +659,19 @@ async def test_what_was_absorbed_is_left_as_it_is_though_it_is_not_well(world: W
     assert world.running() == "1.1.0"
     assert world.cluster.runs["upgrade"] == 0
     assert not world.ready()
+
+
+async def test_a_window_that_went_by_unseen_is_judged_before_the_next_upgrade(
+    world: World,
+) -> None:
+    world.declare(GOOD, policy=WATCH)
+    await world.run_pass()
+    world.clock.advance(timedelta(hours=1))
+    world.restart()
+    world.declare(BAD, policy=WATCH)
+
+    await world.settle()
+
+    assert world.running() == "1.0.0"
+    assert world.record.last_healthy is not None
+    assert world.cluster.copies[world.release].chart.version == "1.0.0"
