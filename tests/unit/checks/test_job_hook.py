@@ -288,75 +288,15 @@ async def test_a_template_without_containers_is_a_failed_hook(
 # The manifest
 
 
-def manifest(template: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    made = job_manifest(hook_order(hook(template, **fields), WEB, FACTS))
+def test_a_hook_is_ordered_as_declared() -> None:
+    declared = hook(name="Back up, then page! " + "x" * 80)
+
+    made = job_manifest(hook_order(declared, WEB, FACTS))
+
     assert made is not None
-    return made
-
-
-@pytest.mark.parametrize("template", [{"template": POD}, POD])
-def test_what_a_template_leaves_out_is_filled_in(template: dict[str, Any]) -> None:
-    spec = manifest(template)["spec"]
-
-    assert spec["backoffLimit"] == 0
-    assert spec["activeDeadlineSeconds"] == 90
-    assert spec["ttlSecondsAfterFinished"] == 3600
-    assert spec["template"]["spec"]["restartPolicy"] == "Never"
-
-
-def test_what_a_template_says_stays() -> None:
-    pod_spec = POD["spec"] | {"restartPolicy": "OnFailure"}
-    given = {
-        "template": {"spec": pod_spec},
-        "backoffLimit": 2,
-        "activeDeadlineSeconds": 30,
-        "ttlSecondsAfterFinished": 5,
-    }
-
-    spec = manifest(given)["spec"]
-
-    assert spec["template"]["spec"]["restartPolicy"] == "OnFailure"
-    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (2, 30)
-    assert spec["ttlSecondsAfterFinished"] == 5
-
-
-def test_its_deadline_is_never_later_than_the_hooks() -> None:
-    assert (
-        manifest({"template": POD, "activeDeadlineSeconds": 900})["spec"]["activeDeadlineSeconds"]
-        == 90
-    )
-    assert manifest(timeout="500ms")["spec"]["activeDeadlineSeconds"] == 1
-
-
-def test_containers_get_the_facts() -> None:
-    given = copy.deepcopy(POD)
-    given["spec"]["containers"][0]["env"] = [{"name": "HELMOPS_REVISION", "value": "mine"}]
-
-    [container] = manifest(given)["spec"]["template"]["spec"]["containers"]
-
-    assert {one["name"]: one["value"] for one in container["env"]} == {
-        "HELMOPS_REVISION": "mine",
-        "HELMOPS_RELEASE": "web",
-        "HELMOPS_NAMESPACE": "shop",
-        "HELMOPS_REASON": "cost $$(A)",
-    }
-
-
-def test_the_declaration_is_not_changed() -> None:
-    declared = hook()
-    before = copy.deepcopy(declared)
-
-    job_manifest(hook_order(declared, WEB, FACTS))
-
-    assert declared == before
-
-
-def test_it_says_whose_it_is() -> None:
-    metadata = manifest(name="Back up, then page! " + "x" * 80)["metadata"]
-
+    metadata = made["metadata"]
     assert metadata["generateName"] == "helmops-hook-"
-    assert metadata["namespace"] == "shop"
-    assert metadata["annotations"]["helmops.dev/owner"] == "shop/web"
-    assert metadata["labels"]["app.kubernetes.io/managed-by"] == "helmops"
+    assert metadata["annotations"]["helmops.dev/at"] == "beforeRollback"
+    assert metadata["annotations"]["helmops.dev/hook"] == declared.name
     assert metadata["labels"]["helmops.dev/hook"].startswith("Back-up--then-page--xxx")
-    assert all(len(value) <= 63 for value in metadata["labels"].values())
+    assert made["spec"]["activeDeadlineSeconds"] == 90
