@@ -30,7 +30,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pyhelm3.command import Command
 from semver import Version
 
@@ -43,7 +42,6 @@ from helmops.errors import (
     HookFailed,
     ObjectRefused,
     PostRenderFailed,
-    SourceMissing,
     TestFailed,
 )
 from helmops.helm import flags
@@ -53,7 +51,6 @@ from helmops.helm.flags import HelmVersion
 from helmops.helm.locks import ReleaseLocks
 from helmops.helm.post_renderer import PostRenderer, post_renderer
 from helmops.model.charts import ChartArtifact
-from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import (
     InstallSpec,
     RollbackSpec,
@@ -394,34 +391,6 @@ class HelmClient(Command):  # type: ignore[misc]
             )
         return parse_manifest(stdout.decode(errors="replace"), where)
 
-    # ------------------------------------------------------------------ charts in directories
-
-    async def dependency_build(
-        self, path: str, credentials: Mapping[str, HttpCredentials] | None = None
-    ) -> None:
-        """Put the dependencies of the chart in a directory into its `charts/`.
-
-        By Chart.lock where there is one, else by the ranges in Chart.yaml. Repositories need not
-        be known to helm; `credentials` are by their URL. Raises HelmError, SourceMissing.
-        """
-        await self.prepare()
-        repositories = _repositories(Path(path), credentials or {})
-        known = [each.password for each in (credentials or {}).values()]
-        with self._private_directory() as private:
-            config = Path(private) / "repositories.yaml"
-            config.write_text(json.dumps(_repository_file(repositories, Path(private))))
-            await self._ask(
-                "dependency",
-                ["build", "--", path],
-                environment={
-                    "HELM_REPOSITORY_CONFIG": str(config),
-                    "HELM_REPOSITORY_CACHE": private,
-                },
-                deadline=600.0,
-                where=path,
-                secrets=known,
-            )
-
     # ------------------------------------------------------------------ running helm
 
     async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002
@@ -669,7 +638,7 @@ class HelmClient(Command):  # type: ignore[misc]
 
     def _connection(self, operation: str) -> list[str]:
         """Which cluster, for commands that speak to one."""
-        if operation in ("version", "dependency", "package", "lint", "show", "pull"):
+        if operation in ("version", "package", "lint", "show", "pull"):
             return []
         return [
             *(["--kubeconfig", str(self._kubeconfig)] if self._kubeconfig else []),
@@ -708,54 +677,6 @@ class HelmClient(Command):  # type: ignore[misc]
 
 def _unnoticed(release: ReleaseId) -> AbstractContextManager[None]:
     return nullcontext()
-
-
-def _repositories(
-    path: Path, credentials: Mapping[str, HttpCredentials]
-) -> dict[str, HttpCredentials]:
-    """The HTTP repositories that a chart's dependencies name."""
-    found: dict[str, HttpCredentials] = {}
-    for name in ("Chart.yaml", "requirements.yaml"):
-        file = path / name
-        try:
-            document = yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader)
-        except FileNotFoundError:
-            continue
-        except (OSError, yaml.YAMLError) as error:
-            raise SourceMissing("the file cannot be read", where=str(file)) from error
-        if not isinstance(document, dict):
-            continue
-        for dependency in document.get("dependencies") or ():
-            url = str(dependency.get("repository") or "") if isinstance(dependency, dict) else ""
-            if url.startswith(("http://", "https://")):
-                found[url] = credentials.get(url.rstrip("/")) or credentials.get(
-                    url, HttpCredentials()
-                )
-    return found
-
-
-def _repository_file(repositories: Mapping[str, HttpCredentials], private: Path) -> dict[str, Any]:
-    """Helm's repositories.yaml; certificates are written beside it."""
-    entries = []
-    for number, (url, credentials) in enumerate(sorted(repositories.items())):
-        entry = {
-            "name": f"repository-{number}",
-            "url": url,
-            "username": credentials.username,
-            "password": credentials.password,
-        }
-        for key, text in (
-            ("caFile", credentials.ca),
-            ("certFile", credentials.certificate),
-            ("keyFile", credentials.key),
-        ):
-            if text:
-                file = private / f"{number}.{key}.pem"
-                file.write_text(text)
-                file.chmod(0o600)
-                entry[key] = str(file)
-        entries.append(entry)
-    return {"apiVersion": "", "repositories": entries}
 
 
 def _text(stdout: bytes, stderr: bytes) -> str:

@@ -21,11 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devcluster.chart_server import ChartRepository
 from helmops.cluster.api import Api
 from helmops.errors import (
     HelmDenied,
-    HelmError,
     HelmTimeout,
     HelmUnreachable,
     ObjectRefused,
@@ -474,25 +472,3 @@ async def test_a_token_is_used_and_a_bad_one_refused(
 
 
 # Charts in directories
-
-
-async def test_dependencies_come_from_repositories_with_a_password(
-    helm: Path,
-    client_of: Callable[..., HelmClient],
-    serve_charts: Callable[..., ChartRepository],
-    tmp_path: Path,
-) -> None:
-    repository = serve_charts()
-    repository.publish_all()
-    chart = tmp_path / "parent"
-    chart.mkdir()
-    (chart / "Chart.yaml").write_text(
-        "apiVersion: v2\nname: parent\nversion: 1.0.0\ndependencies:\n"
-        f"- {{name: config, version: 1.x.x, repository: '{repository.url}'}}\n"
-    )
-    await client_of(helm).dependency_build(str(chart))
-    assert [path.name for path in (chart / "charts").iterdir()] == ["config-1.0.0.tgz"]
-    (chart / "Chart.lock").unlink()
-    (chart / "Chart.yaml").write_text((chart / "Chart.yaml").read_text().replace("1.x.x", "9.x.x"))
-    with pytest.raises(HelmError):
-        await client_of(helm).dependency_build(str(chart))

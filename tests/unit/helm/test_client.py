@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from helmops.errors import (
     HelmDenied,
@@ -29,7 +28,6 @@ from helmops.errors import (
 )
 from helmops.helm.client import Deadlines, HelmClient
 from helmops.model.charts import ChartArtifact
-from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import (
     InstallSpec,
     RollbackSpec,
@@ -616,34 +614,6 @@ async def test_whoever_watches_is_told_while_a_release_changes(script: Script) -
 
 
 # The rest
-
-
-async def test_dependencies_are_built_from_repositories_helm_does_not_know(
-    client: HelmClient, script: Script, tmp_path: Path
-) -> None:
-    chart = tmp_path / "chart"
-    chart.mkdir()
-    (chart / "Chart.yaml").write_text(
-        "name: x\ndependencies:\n"
-        "- {name: a, repository: 'https://charts.example.test/a'}\n"
-        "- {name: b, repository: 'file://../b'}\n"
-        "- {name: c, repository: 'https://charts.example.test/c/'}\n"
-    )
-    script.does(
-        "dependency",
-        'cp "$HELM_REPOSITORY_CONFIG" repositories; ls -l "$HELM_REPOSITORY_CACHE" > listing',
-    )
-    credentials = HttpCredentials(username="ann", password="hunter22", ca="PEM")
-    await client.dependency_build(str(chart), {"https://charts.example.test/c": credentials})
-
-    assert script.argv == ["dependency", "build", "--", str(chart)]
-    one, two = yaml.safe_load(script.read("repositories"))["repositories"]
-    assert (one["url"], one["username"]) == ("https://charts.example.test/a", "")
-    assert (two["url"], two["password"]) == ("https://charts.example.test/c/", "hunter22")
-    assert two["caFile"].endswith(".pem")
-    private = script.environment["HELM_REPOSITORY_CACHE"]
-    assert not [each for each in script.room.rglob("*") if str(each).startswith(private)]
-    assert "hunter22" not in script.read("argv") + script.read("env")
 
 
 async def test_pyhelm3s_own_commands_run_through_ours(client: HelmClient, script: Script) -> None:
