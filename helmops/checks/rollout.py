@@ -227,7 +227,7 @@ class _Judge:
         self._fold: RolloutProgress | None = None
         self._started = self._moved_at = clock.now()
         self._look_at: datetime | None = None
-        self._was_live = False
+        self._was_live = self._was_pulling = False
         self._changed = asyncio.Event()
         self._told: set[str] = set()
 
@@ -254,8 +254,9 @@ class _Judge:
             seen = self._fold.look(objects, now)
             if seen.stuck:
                 return RolloutStuck(seen.stuck, where=str(self.release))
-            if seen.moved or seen.pulling:
-                self._moved_at = now
+            if seen.moved or seen.pulling or self._was_pulling:
+                self._moved_at = now  # it moved until just now
+            self._was_pulling = bool(seen.pulling)
             if seen.pulling:
                 self._say(f"pod {seen.pulling} pulls an image")
                 return None

@@ -392,6 +392,17 @@ async def test_what_helm_left_behind_is_seen_after_it(room: Room) -> None:
     assert room.of().is_final
 
 
+async def test_the_watches_get_a_moment_to_catch_up_with_helm(room: Room) -> None:
+    await room.follow()
+    with room.releases.changing(WEB):
+        await room.see(pod("CrashLoopBackOff"))
+    await room.clock.step(0.5)
+    room.server.remove("v1", "pods", "apps", "web-77-a")  # helm's doing, seen late
+    await room.clock.step(3)
+    assert room.news == []
+    assert room.of() == LiveHealth(is_live=True)
+
+
 async def test_a_release_that_is_not_followed_may_be_changed(room: Room) -> None:
     with room.releases.changing(WEB):
         pass

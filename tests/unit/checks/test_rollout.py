@@ -237,7 +237,9 @@ async def test_an_image_that_is_being_pulled_is_waited_for(room: Room) -> None:
     await room.see(deployment(), replica_set(), pod("ContainerCreating"), pulling(), after=600)
     assert room.goes_on
     assert room.lines == ["pod web-1-a pulls an image"]
-    await room.see(pod("ImagePullBackOff", "i/o timeout"), after=31)
+    await room.see(pod("ImagePullBackOff", "i/o timeout"), after=20)
+    assert room.goes_on
+    await room.clock.step(11)
     assert isinstance(await room.failure(), HelmWaitTimeout)
 
 
