@@ -120,6 +120,9 @@ class OciRepositories(Protocol):
         Raises SourceError, ChartRefused, SignatureRefused.
         """
 
+    async def trouble(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """What went wrong at the last poll, where what was there before stands; else empty."""
+
     async def refresh(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> bool:
         """Ask now; whether anything changed. Raises SourceError."""
 

@@ -43,7 +43,7 @@ from helmops.model.declarations import (
     with_defaults,
 )
 from helmops.model.declarations.unsupported import command_places
-from helmops.model.declared import DeclarationSet, Declared, SourceFile, template_of
+from helmops.model.declared import DeclarationSet, Declared, KindKey, SourceFile, template_of
 from helmops.model.documents import dotted
 from helmops.model.post_rendering import PostRendering
 from helmops.model.records import Quarantined, Record, Verdict
@@ -165,8 +165,8 @@ class Resolver:
         self._observe_only = observe_only
         self._allow_commands = allow_commands
         self._memo: dict[DeclarationKey, _Memo] = {}
-        #: What HelmRepositories over HTTP were opened with last.
-        self._opened_with: dict[DeclarationKey, HttpCredentials] = {}
+        #: What repositories of charts and artifacts were opened with last.
+        self._opened_with: dict[KindKey, HttpCredentials] = {}
         self._failures: dict[DeclarationKey, int] = {}
         self._told_of_hooks: set[DeclarationKey] = set()
         self._offered: dict[DeclarationKey, tuple[ChartVersion, ...]] = {}
@@ -323,10 +323,16 @@ class Resolver:
             return desired
         trouble = ""
         source = declarations.source_of(release)
-        if source is not None and isinstance(source.resource, HelmRepository):
-            credentials = self._opened_with.get(source.key, HttpCredentials())
+        if source is None:
+            return desired
+        opened = (source.resource.kind, source.key)
+        if isinstance(source.resource, HelmRepository):
+            credentials = self._opened_with.get(opened, HttpCredentials())
             trouble = await self._repositories.trouble(source.resource.spec, credentials)
-        elif source is not None and isinstance(source.resource, GitRepository):
+        elif isinstance(source.resource, OCIRepository):
+            credentials = self._opened_with.get(opened, HttpCredentials())
+            trouble = await self._artifacts.trouble(source.resource.spec, credentials)
+        elif isinstance(source.resource, GitRepository):
             trouble = self._trees.trouble(source.key)
         return (
             replace(desired, target=replace(target, fetch_failed=trouble)) if trouble else desired
@@ -660,24 +666,28 @@ class Resolver:
     async def _http_credentials(self, source: Declared[Any]) -> HttpCredentials:
         spec = source.resource.spec
         if spec.url.startswith("oci://"):
-            return await self._credentials.for_registry(
+            credentials = await self._credentials.for_registry(
                 source.key.namespace, spec.url, spec.secret_ref, spec.cert_secret_ref
             )
+            self._opened_with[source.resource.kind, source.key] = credentials
+            return credentials
         credentials = await self._credentials.for_http(
             source.key.namespace, spec.secret_ref, spec.cert_secret_ref
         )
-        self._opened_with[source.key] = credentials
+        self._opened_with[source.resource.kind, source.key] = credentials
         return credentials
 
     async def _registry_credentials(self, source: Declared[Any]) -> HttpCredentials:
         spec = source.resource.spec
-        return await self._credentials.for_registry(
+        credentials = await self._credentials.for_registry(
             source.key.namespace,
             spec.url,
             spec.secret_ref,
             spec.cert_secret_ref,
             spec.proxy_secret_ref,
         )
+        self._opened_with[source.resource.kind, source.key] = credentials
+        return credentials
 
     async def _public_keys(
         self, source: Declared[Any], verify: ChartVerification | OCIVerification | None

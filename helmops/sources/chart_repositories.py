@@ -37,7 +37,7 @@ class AnyRepositories:
     async def trouble(self, repository: HelmRepositorySpec, credentials: HttpCredentials) -> str:
         """What went wrong at the last poll, where what was offered before stands; else empty."""
         if _is_registry(repository):
-            return ""
+            return await self._oci.trouble_of_charts(repository, credentials)
         return await self._http.trouble(repository, credentials)
 
     async def pull(

@@ -227,6 +227,10 @@ class OciArtifacts:
         """Ask now; whether anything changed. Raises SourceError."""
         return await self._refresh(_of_artifact(repository, credentials))
 
+    async def trouble(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """What went wrong at the last poll, where what was there before stands; else empty."""
+        return await self._trouble(_of_artifact(repository, credentials))
+
     # Charts of a HelmRepository whose URL begins with oci://.
 
     async def chart_versions(
@@ -277,6 +281,18 @@ class OciArtifacts:
         if failures and len(failures) == len(asked):
             raise failures[0]
         return changed
+
+    async def trouble_of_charts(
+        self, repository: HelmRepositorySpec, credentials: HttpCredentials
+    ) -> str:
+        """As `trouble`, of the charts of this repository that somebody asked for."""
+        asked = self._charts.get((repository.url, repository.insecure, credentials))
+        told = [await self._trouble(one) for one in list(asked or ())]
+        return next(filter(None, told), "")
+
+    async def _trouble(self, asked: _Wanted) -> str:
+        failed = (await self._known(asked)).failures.get(asked.ref.tag)
+        return str(failed[0]) if failed is not None else ""
 
     def _note(
         self, repository: HelmRepositorySpec, credentials: HttpCredentials, asked: _Wanted

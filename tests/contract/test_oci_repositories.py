@@ -237,9 +237,12 @@ async def test_a_registry_that_does_not_answer_any_more_is_done_without(world: W
         world.pass_time()
         assert await world.artifacts.versions(spec, NONE) is versions
         assert await world.artifacts.pull(spec, versions[0], NONE) == before
+        assert "503" in await world.artifacts.trouble(spec, NONE)
         with pytest.raises(SourceUnavailable):
             await world.artifacts.refresh(spec, NONE)
         world.heal()
+        await world.artifacts.refresh(spec, NONE)
+        assert await world.artifacts.trouble(spec, NONE) == ""
 
 
 @pytest.mark.parametrize("status", [401, 404])

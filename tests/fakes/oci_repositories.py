@@ -99,6 +99,10 @@ class FakeOciRepositories:
             raise SignatureRefused("the signature cannot be verified", where=named)
         return artifact
 
+    async def trouble(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        failure = self._repositories.get(repository.url, _Repository()).failure
+        return str(failure) if failure is not None else ""
+
     async def refresh(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> bool:
         self.asked.append(("refresh", repository.url))
         before = self._seen.get(_key(repository))

@@ -251,6 +251,19 @@ async def test_a_poll_says_whether_anything_changed(room: OciRoom) -> None:
         await room.resolver.poll(polled(declared))
 
 
+async def test_a_registry_that_does_not_answer_is_told_beside_what_it_said_last(
+    room: OciRoom,
+) -> None:
+    room.push("latest", "1.0.0")
+    declared = declare(release_of_artifact(), artifact())
+    before = await room.target(declared=declared)
+    room.artifacts.fail(REGISTRY, SourceUnavailable("no answer"))
+    after = await room.target(declared=declared)
+    assert (after.chart, after.fetch_failed) == (before.chart, "no answer")
+    room.artifacts.fail(REGISTRY, None)
+    assert (await room.target(declared=declared)).fetch_failed == ""
+
+
 async def test_two_declarations_of_one_artifact_are_both_told_of_news(room: OciRoom) -> None:
     room.artifacts.polls = False
     room.push("latest", "1.0.0")
