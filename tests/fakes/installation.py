@@ -173,8 +173,10 @@ class Machine:
             reconciler=reconciler,
             records=records,
             index=None,
+            liveness=None,
             metrics=Metrics(),
             secrets=secrets,
+            references=cast(Any, None),
             who="ada@laptop",
         )
 
