@@ -188,6 +188,20 @@ async def test_a_poll_of_a_range_looks_at_the_list_and_at_what_is_in_use(room: R
     assert room.asked() == ["GET tags/list", "HEAD manifests/1.2.0"]
 
 
+async def test_a_tag_that_nobody_pulled_since_the_list_changed_is_not_looked_at_any_more(
+    room: Room,
+) -> None:
+    room.push("1.0.0")
+    spec = room.spec(semver="1.x")
+    await room.pull(spec)
+    room.push("1.1.0")
+    await room.artifacts.refresh(spec, NONE)
+    await room.pull(spec)
+    room.asked()
+    await room.artifacts.refresh(spec, NONE)
+    assert room.asked() == ["GET tags/list", "HEAD manifests/1.1.0"]
+
+
 async def test_within_the_interval_nothing_is_asked(room: Room) -> None:
     room.push("1.0.0")
     for spec in (room.spec(tag="1.0.0"), room.spec(semver="*")):
