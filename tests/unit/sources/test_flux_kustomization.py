@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from helmops.model.credentials import GitCredentials
+from helmops.model.declarations import GitRepositorySpec
 from helmops.model.releases import DeclarationKey
-from tests.fakes.flux_repository import FluxRepository, keys, problems
+from helmops.service.declarations import Declarations
+from helmops.service.waking import changed_releases
+from tests.fakes.flux_repository import URL, FluxRepository, keys, problems
 
 
 @pytest.fixture
@@ -376,3 +381,65 @@ async def test_a_directory_without_any_of_this_is_read_as_it_was(
     declared = await repository.read("plain")
     assert (keys(declared), declared.errors) == ({"default/web"}, ())
     assert declared.releases[key("default/web")].file.built_by is None
+
+
+async def test_a_commit_is_followed_and_the_next_one_when_it_comes(
+    repository: FluxRepository, tmp_path: Path
+) -> None:
+    repository.flux("web", "./apps/web")
+    repository.release("apps/web/release.yaml", "web")
+    spec = GitRepositorySpec.model_validate(
+        {"url": URL, "interval": "1m", "ref": {"branch": "main"}}
+    )
+    label = f"git+{URL}?path=clusters/prod"
+    repository.git.push(URL, path=str(repository.root))
+    repository.declarations.add_git(spec, "clusters/prod", label, GitCredentials())
+    declared = await repository.declarations.read()
+    release = declared.releases[key("default/web")]
+    assert (problems(declared), release.where) == ([], f"git+{URL}?path=apps/web/release.yaml:1")
+    assert repository.declarations.location_of(release.file) == f"{label}#flux-system/web"
+    other = tmp_path / "next"
+    shutil.copytree(repository.root, other)
+    (other / "apps/web/release.yaml").rename(other / "apps/web/again.yaml")
+    repository.git.push(URL, path=str(other))
+    await repository.clock.sleep(61)
+    changed = await repository.poll()
+    assert changed is not None
+    assert changed.releases[key("default/web")].where == f"git+{URL}?path=apps/web/again.yaml:1"
+
+
+async def test_a_change_wakes_only_the_release_that_it_concerns(
+    repository: FluxRepository,
+) -> None:
+    for name in ("one", "two", "three"):
+        repository.flux(name, f"./{name}", "wait: true")
+        repository.release(f"{name}/release.yaml", name)
+    before = await repository.read()
+    repository.release("two/release.yaml", "two", "timeout: 1m")
+    after = await repository.poll()
+    assert after is not None
+    assert changed_releases(before, after) == {key("default/two"): "its declaration changed"}
+
+
+async def test_releases_of_a_failed_or_suspended_kustomization_are_never_taken_for_removed(
+    repository: FluxRepository, tmp_path: Path
+) -> None:
+    """Not by the next process either, which knows nothing of before."""
+    repository.flux("web", "./apps/web")
+    repository.release("apps/web/release.yaml", "web")
+    first = await repository.read()
+    place = first.releases[key("default/web")].file.declared_in
+    (repository.root / "apps/web/release.yaml").unlink()
+    (repository.root / "apps/web/keep.yaml").write_text("")
+    repository.flux("web", "./apps/web", "suspend: true")
+    later = Declarations(
+        clock=repository.clock,
+        git=repository.git,
+        default_namespace="default",
+        random=lambda: 1.0,
+        builder=repository.builder,
+    )
+    later.add_directory(str(repository.root / "clusters/prod"))
+    await later.read()
+    assert place not in later.locations
+    assert place.partition("#")[0] in later.locations
