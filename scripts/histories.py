@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +256,9 @@ def _failed_rollback(teller: Teller) -> None:
 
 
 def _late_crash(teller: Teller) -> None:
+    teller.bring("one")
     if isinstance(teller, WithHelmops):
         teller.is_watched = True
-    teller.bring("one")
     teller.bring("two")
     teller.live_through_a_crash()
     teller.bring("three", fail=True)
@@ -462,7 +462,7 @@ def _tell_all(histories: Sequence[History]) -> Endings:
     helms = {name: found[name] for name in ("helm", "helm3")}
     endings: Endings = {}
     with (
-        ThreadPoolExecutor(len(helms)) as side_by_side,
+        ThreadPoolExecutor(len(helms) * len(TELLERS)) as side_by_side,
         tempfile.TemporaryDirectory(prefix="helmops-histories-") as folder,
         _cluster(Path(folder) / "cluster") as cluster,
         ChartRepository(CHART.parent) as charts,
@@ -470,22 +470,20 @@ def _tell_all(histories: Sequence[History]) -> Endings:
         charts.publish("story")
         for number, history in enumerate(histories):
             _say(history.title)
+            told = {}
+            for teller, (tool, helm) in product(TELLERS, helms.items()):
+                namespace = f"h{number}-{tool}-{teller.__name__}".lower()
+                own = _release(cluster, Path(folder), namespace, helm)
+                told[teller, helm] = side_by_side.submit(tell, history, teller, charts, own)
             for teller in TELLERS:
-                releases = [
-                    _release(cluster, Path(folder), f"h{number}-{name}-{teller.__name__}", helm)
-                    for name, helm in helms.items()
-                ]
-                told = list(side_by_side.map(partial(tell, history, teller, charts), releases))
-                endings[history.title, teller.title] = {
-                    _version(helm): ending
-                    for helm, ending in zip(helms.values(), told, strict=True)
-                }
-                _say(f"  {teller.title}: {'; '.join(dict.fromkeys(e.line for e in told))}")
+                by_helm = {_version(helm): told[teller, helm].result() for helm in helms.values()}
+                endings[history.title, teller.title] = by_helm
+                lines = dict.fromkeys(ending.line for ending in by_helm.values())
+                _say(f"  {teller.title}: {' | '.join(lines)}")
     return endings
 
 
-def _release(cluster: Cluster, folder: Path, name: str, helm: Path) -> Helmops:
-    namespace = name.lower()
+def _release(cluster: Cluster, folder: Path, namespace: str, helm: Path) -> Helmops:
     cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     return Helmops(folder / namespace, cluster, namespace, helm)
 
