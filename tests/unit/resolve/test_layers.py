@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helmops.errors import ValuesError
@@ -126,6 +126,7 @@ _VALUES = st.recursive(
 _LAYERS = st.lists(st.dictionaries(st.sampled_from("abc"), _VALUES, max_size=3), max_size=4)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_LAYERS)
 def test_the_account_comes_to_what_is_merged(values: list[dict[str, Any]]) -> None:
     layers = [layer(str(number), each) for number, each in enumerate(values)]
