@@ -291,7 +291,7 @@ class Performer:
             case Inspect():
                 return await self._inspect(action, desired, started)
             case GatherEvidence():
-                return await self._gather_evidence(action, desired, started)
+                return await self._gather_evidence(action, desired, record, started)
             case RunHooks():
                 return await self._run_hooks(action, desired, observed, record, started, progress)
             case _:
@@ -459,12 +459,12 @@ class Performer:
         )
 
     async def _gather_evidence(
-        self, action: GatherEvidence, desired: Desired, started: datetime
+        self, action: GatherEvidence, desired: Desired, record: Record, started: datetime
     ) -> Outcome:
         """Gather and store. What cannot be had is said, and never keeps a rollback from coming."""
         try:
             async with asyncio.timeout(_EVIDENCE_SECONDS):
-                note = await self._evidence_of(action, desired)
+                note = await self._evidence_of(action, desired, record)
         except (HelmopsError, TimeoutError) as error:
             why = str(error) or f"it took longer than {_EVIDENCE_SECONDS:.0f} s"
             note = EvidenceNote(0, f"no evidence could be gathered: {why}")
@@ -477,7 +477,9 @@ class Performer:
             evidence=note,
         )
 
-    async def _evidence_of(self, action: GatherEvidence, desired: Desired) -> EvidenceNote:
+    async def _evidence_of(
+        self, action: GatherEvidence, desired: Desired, record: Record
+    ) -> EvidenceNote:
         if self.evidence is None:
             return EvidenceNote(0, "")
         release = desired.release
@@ -486,7 +488,12 @@ class Performer:
             before = await self.storage.objects(release, action.healthy)
         objects = await self.storage.objects(release, action.revision)
         evidence = await self.evidence.gather(
-            release, action.revision, objects, before=before, helm_output=action.output
+            release,
+            action.revision,
+            objects,
+            before=before,
+            helm_output=action.output,
+            hooks=_said_by_hooks(record),
         )
         number = 0
         if self.evidence_store is not None:
@@ -579,6 +586,16 @@ async def _all_to_their_end(
             raise found
         results.append(found)
     return results
+
+
+def _said_by_hooks(record: Record) -> tuple[str, ...]:
+    """What the policy's hooks printed since the revision before, the newest first."""
+    earlier = record.history[1].judged_at if len(record.history) > 1 else None
+    return tuple(
+        f"{hook.name} at {hook.point}: {hook.message}\n{hook.output}"
+        for hook in record.hooks
+        if earlier is None or hook.at > earlier
+    )
 
 
 def _uses_helm(action: Action) -> bool:
