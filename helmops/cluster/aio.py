@@ -23,8 +23,8 @@ from multidict import CIMultiDict
 from helmops.cluster.kubeconfig import Connection
 from helmops.cluster.transport import CONNECT_TIMEOUT, Answer, Headers, Stream, unreachable
 
-#: No limit: watches hold a connection each, as many as there are kinds and namespaces to look at, and
-#: no request may wait for one of them to end. Requests are bounded by who asks.
+#: No limit: watches hold a connection each, as many as there are kinds and namespaces to look at,
+#: and no request may wait for one of them to end. Requests are bounded by who asks.
 _POOL_SIZE = 0
 
 
