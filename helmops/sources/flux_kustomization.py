@@ -459,7 +459,15 @@ class _Run:
             key = DeclarationKey(node.key.namespace, reference.name)
             data = self._declared_data(reference, node)
             if data is None:
-                data = await self._of_cluster(reference.kind, key, node)
+                try:
+                    data = await self._of_cluster(reference.kind, key, node)
+                except HelmopsError as error:
+                    raise node.fail(
+                        f"{reference.kind} {key} is not declared, and the cluster did not give it: "
+                        f"{error.what}",
+                        place,
+                        error.next_step,
+                    ) from None
             if data is None:
                 if reference.optional:
                     continue

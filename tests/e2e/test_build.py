@@ -100,7 +100,9 @@ async def test_variables_are_substituted_as_flux_does_it(repository: FluxReposit
     await repository.clock.sleep(601)
     later = await repository.poll()
     assert later is not None
-    assert later.releases[key("shop/web")].resource.spec.values["secret"] == "another"
+    values = later.releases[key("shop/web")].resource.spec.values
+    assert values is not None
+    assert values["secret"] == "another"
 
 
 async def test_substitution_is_left_out_without_variables_and_where_it_is_not_wanted(

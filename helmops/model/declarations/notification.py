@@ -79,11 +79,17 @@ _COMMIT_STATUS = frozenset(
 LongText = Annotated[str, Strict(), StringConstraints(max_length=2048)]
 
 
+#: Of the Flux operator, which has an Alert's schema of its own: repositories name them.
+AlertKind = Literal[
+    EventSourceKind, "FluxInstance", "FluxReport", "ResourceSet", "ResourceSetInputProvider"
+]
+
+
 class EventSource(Model):
     """Objects whose events an Alert is about."""
 
     api_version: Text = Field(default="", description="API version of the objects; not needed.")
-    kind: EventSourceKind = Field(description="Kind of the objects.")
+    kind: AlertKind = Field(description="Kind of the objects; only HelmReleases have events here.")
     name: Name = Field(description="Name of the object, or `*` for all.")
     namespace: Name | None = Field(
         default=None, description="Their namespace; absent means the Alert's."

@@ -29,6 +29,7 @@ WIDER = {
     ("HelmRelease", "valuesFrom.kind"),
     ("HelmRelease", "valuesFrom.name"),
     ("GitRepository", "url"),
+    ("Alert", "eventSources.kind"),
 }
 RELAXED = settings(
     max_examples=25,
