@@ -56,9 +56,7 @@ _UNSUPPORTED: dict[str, Callable[[HelmVersion, object], bool]] = {
     # helm 3 waits by its own rules only
     "waitStrategy.name": lambda helm, value: value == "poller" and helm.major < 4,
     # helm 3 gives post-renderers no hooks
-    "postRenderStrategy": lambda helm, value: (
-        value in ("combined", "separate") and helm.major < 4
-    ),
+    "postRenderStrategy": lambda helm, value: value in ("combined", "separate") and helm.major < 4,
 }
 
 

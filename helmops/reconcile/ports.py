@@ -504,8 +504,8 @@ class Journal(Protocol):
         """
 
     async def chronicle(self, records: Sequence[Record]) -> None:
-        """Keep the entries of their ledgers that are not kept yet: those of records that were saved,
-        each once, however often this is called. Raises StoreError.
+        """Keep the entries of their ledgers that are not kept yet: those of records that were
+        saved, each once, however often this is called. Raises StoreError.
         """
 
 
