@@ -22,7 +22,7 @@ CHAOS ?=
 # Every command would be compiled anew at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-long chaos check format docs bench cluster-up cluster-down programs clean
+.PHONY: help demo test test-long chaos check format docs histories bench cluster-up cluster-down programs clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,7 @@ check: $(INSTALLED) ## lint, format, types, imports between rooms, generated doc
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.reference --check
+	$(BIN)/python -m scripts.histories --check
 
 format: $(INSTALLED) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only
@@ -64,6 +65,9 @@ format: $(INSTALLED) ## format, and mend what ruff can mend
 
 docs: $(INSTALLED) ## write the generated parts of docs/
 	$(BIN)/python -m scripts.reference
+
+histories: programs ## five histories told to helm and to helmops, into docs/histories.md
+	@$(BIN)/python -m scripts.histories --write
 
 bench: programs ## the table of benchmarks, beside helm in the same run
 	@$(BIN)/python -m benchmarks

@@ -215,8 +215,8 @@ class WithHelmops(Teller):
             service.terminate()
 
     def note(self) -> str:
-        reason = self.helmops.see().reason
-        return reason if reason.endswith("ByHand") else ""
+        seen = self.helmops.see()
+        return "" if seen.is_ready else f"helmops says {seen.reason}"
 
 
 TELLERS: tuple[type[Teller], ...] = (WithRollback, WithFlag, WithHelmops)
