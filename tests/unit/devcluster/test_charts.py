@@ -52,7 +52,7 @@ def test_a_dependency_from_elsewhere_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_every_chart_of_ours_says_why_it_is_there(charts: Path) -> None:
     folders = [path.parent for path in charts.glob("*/Chart.yaml")]
-    assert len(folders) == 10
+    assert len(folders) == 12
     for folder in folders:
         assert (folder / "Chart.yaml").read_text().startswith("# "), folder.name
         assert not (folder / "charts").exists(), f"{folder.name} has built dependencies"
