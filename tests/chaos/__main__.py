@@ -59,28 +59,28 @@ class Run:
 
     def go(self, jobs: int) -> None:
         """Work through all cases, so many at a time."""
-        workers = [threading.Thread(target=self._guarded, args=(n,)) for n in range(jobs)]
-        for worker in workers:
-            worker.start()
+        ended = [threading.Event() for _ in range(jobs)]
+        for number, event in enumerate(ended):
+            threading.Thread(target=self._guarded, args=(number, event)).start()
         try:
-            for worker in workers:
-                worker.join()
+            _wait_for(ended)
         except KeyboardInterrupt:
             _say("stopping, once the cases that are under way have ended")
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._waiting.get_nowait()
-            for worker in workers:
-                worker.join()
+            _wait_for(ended)
             self.is_stopped = True
         if self._failed:
             raise self._failed[0]
 
-    def _guarded(self, number: int) -> None:
+    def _guarded(self, number: int, ended: threading.Event) -> None:
         try:
             self._work(number)
         except BaseException as error:
             self._failed.append(error)
+        finally:
+            ended.set()
 
     def _work(self, number: int) -> None:
         own = devcluster.start(self.folder / f"cluster-{number}", _say)
@@ -127,6 +127,15 @@ class Run:
                 whole = "\n\n".join(f"{each.kind}: {each.message}" for each in problems)
                 (directory / "problems.txt").write_text(whole)
                 print(f"      its logs: {directory}", flush=True)
+
+
+def _wait_for(events: Sequence[threading.Event]) -> None:
+    """Until all are set. Not `Thread.join`: one that Ctrl-C interrupts takes the thread for ended
+    (seen with Python 3.11), and its cluster would be left behind.
+    """
+    for event in events:
+        while not event.wait(0.5):
+            pass
 
 
 def main() -> int:
