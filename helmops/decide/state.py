@@ -72,7 +72,9 @@ def classify(desired: Desired, observed: Observation, record: Record) -> Classif
         return Classified(ReleaseState.UNCHECKED, f"revision {head.number} was not checked yet")
     if is_untested(desired, known):
         return Classified(ReleaseState.UNTESTED, f"revision {head.number} was not tested yet")
-    if known.watched is Proof.PENDING:
+    # What was restored is watched, but who mends the declaration meanwhile does not wait for that.
+    is_mended = bool(difference) and not record.failures
+    if known.watched is Proof.PENDING and not is_mended:
         until = f" until {known.watched_until:%H:%M:%S}" if known.watched_until else ""
         return Classified(ReleaseState.WATCHING, f"revision {head.number} is watched{until}")
     if difference:

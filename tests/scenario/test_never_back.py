@@ -675,3 +675,20 @@ async def test_a_window_that_went_by_unseen_is_judged_before_the_next_upgrade(
     assert world.running() == "1.0.0"
     assert world.record.last_healthy is not None
     assert world.cluster.copies[world.release].chart.version == "1.0.0"
+
+
+async def test_who_mends_the_declaration_does_not_wait_for_what_was_restored_to_be_watched(
+    world: World,
+) -> None:
+    await installed(world)
+    world.declare(BAD, policy=WATCH)
+    passed = await world.run_pass()
+    passed = await world.run_pass()
+    assert isinstance(passed.decision, RetryAfter)
+    assert world.running() == "1.0.0"
+    assert world.reason("Healthy") == "Watching"
+
+    world.declare(BETTER, policy=WATCH)
+    await world.run_pass()
+
+    assert world.running() == "1.1.0"
