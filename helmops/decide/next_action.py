@@ -824,13 +824,25 @@ def _try_upgrade(
     renamed = _chart_renamed(found, desired, target, head, record, done, now)
     if renamed is not None:
         return renamed
-    downgrade = _downgrade(found, desired, target, record, now)
-    if downgrade is not None:
-        return downgrade
-    retag = _retag(found, desired, target, record, now)
-    if retag is not None:
-        return retag
+    guarded = _guarded(found, desired, target, head, record, now)
+    if guarded is not None:
+        return guarded
     return _upgrade(found, desired, target, observed, record, done, now, why)
+
+
+def _guarded(
+    found: Classified,
+    desired: Desired,
+    target: Target,
+    head: Revision,
+    record: Record,
+    now: datetime,
+) -> Decision | None:
+    """What a source did behind one's back. Versions of two charts cannot be compared."""
+    if head.chart_name != target.chart.name:
+        return None
+    downgrade = _downgrade(found, desired, target, record, now)
+    return downgrade or _retag(found, desired, target, record, now)
 
 
 def _upgrade(

@@ -69,14 +69,15 @@ def test_values_and_versions_are_upgraded_and_the_last_healthy_one_goes_along(
     assert "1.1.0" in history
 
 
-def test_a_chart_that_was_published_again_follows_its_digest_only_where_that_is_asked(
+def test_a_chart_that_was_published_again_is_held_and_nothing_changes(
     helmops: Helmops, charts: dict[str, Any], chart_repository: ChartRepository
 ) -> None:
     helmops.declare(charts, release())
     helmops.reconcile()
     chart_repository.publish("config", "1.0.0", values={"data": {"message": "other"}})
-    helmops.reconcile("--with-source")
-    assert helmops.revisions() == {1: "deployed"}  # as Flux: the version is the same
+    helmops.reconcile("--with-source", status=1)
+    assert helmops.see().reason == "VersionRetagged"
+    assert helmops.revisions() == {1: "deployed"}
 
 
 def test_force_upgrades_once_what_is_in_sync(helmops: Helmops, charts: dict[str, Any]) -> None:

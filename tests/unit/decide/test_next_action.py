@@ -1124,3 +1124,18 @@ def test_a_stalled_release_is_pruned_too() -> None:
     remembered = record(failed(broken), snapshot(MANY[-1]), **REMEDIATED_ONCE)
     wanted = desired("2.0.0", upgrade={"remediation": {"remediateLastFailure": False}})
     assert action(next_after(wanted, observed(*MANY, broken), remembered)) == Prune((1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "behind_ones_back",
+    [{"retagged_from": "abc"}, {"downgrade_from": "3.0.0"}, {"downgrade_from": "3", "yanked": "3"}],
+    ids=["retagged", "lower", "yanked"],
+)
+def test_versions_of_another_chart_are_not_compared(behind_ones_back: dict[str, str]) -> None:
+    wanted = desired(
+        target("2.0.0", chart="other", **behind_ones_back),
+        upgrade={"chartNameChangeStrategy": "InPlaceUpdate"},
+    )
+    decision = next_after(wanted, observed(ONE), WELL)
+    assert isinstance(decision, Run)
+    assert isinstance(decision.action, Upgrade)
