@@ -305,8 +305,7 @@ HISTORIES = (
         (
             "`one` is installed, and is well.",
             "`two` comes up, and Helm calls it deployed. Then all of its pods crash.",
-            "`three` fails, and somebody or something goes back; helmops first watches what it "
-            "restored to the end.",
+            "`three` fails, and somebody or something goes back.",
         ),
         _late_crash,
     ),
