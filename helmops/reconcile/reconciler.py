@@ -6,7 +6,6 @@ release's Lease, looks again, and then loops: decide, note, perform, observe, re
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -382,7 +381,7 @@ class Reconciler:
 
     async def _desired(self, wanted: Wanted, observed: Observation, record: Record) -> Desired:
         # Of this release the record at hand is newer: somebody may have lifted a quarantine.
-        known = ChainMap({record.key: record}, self.known)
+        known = self.known | {record.key: record}
         desired = await wanted.desired(deployed_version(observed, record), known)
         if self._observe_only and not desired.is_observed_only:
             return replace(desired, is_observed_only=True)
