@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import NamedTuple
 
 from helmops.errors import ChartNotFound, NoVersionInRange, VersionError
@@ -117,30 +118,27 @@ def choose(
         raise _nothing_fits(versions[0].name, constraint, entries, len(versions), where)
 
     held_back: tuple[HeldBack, ...] = ()
-    chosen: _Entry | None = fitting[0]
+    permitted = fitting
     if current is not None and allow is not None:
         limit = UpgradeAllow(allow)
-        chosen = next((e for e in fitting if limit.permits(current, e.version)), None)
+        permitted = [e for e in fitting if limit.permits(current, e.version)]
         held_back = tuple(
             HeldBack(e.chart.version, f"upgrade.allow is {limit}, and {deployed} is deployed")
             for e in fitting
             if not limit.permits(current, e.version)
         )
-    permitted = [e for e in fitting if not held_back or e.chart.version not in _versions(held_back)]
-    barred = chosen and bar(chosen.chart)
-    if chosen is not None and barred:
-        free = next((e for e in permitted if not bar(e.chart)), None)
-        if free is not None:
-            newer = permitted[: permitted.index(free)]
-            held_back += tuple(HeldBack(e.chart.version, bar(e.chart)) for e in newer)
-            chosen, barred = free, ""
-    if chosen is None:
+    if not permitted:
         raise NoVersionInRange(
             f"every version of {versions[0].name} in {str(constraint)!r} is held back: "
             f"{held_back[0].version} held back: {held_back[0].why}",
             where=where,
             next_step="widen the policy's upgrade.allow, or ask for a version nearer to it",
         )
+    free = next((e for e in permitted if not bar(e.chart)), None)
+    chosen = free or permitted[0]
+    if free is not None:
+        newer = takewhile(lambda e: e is not free, permitted)
+        held_back += tuple(HeldBack(e.chart.version, bar(e.chart)) for e in newer)
     return Choice(
         selected=chosen.chart,
         reason=_reason(chosen, wanted, held_back),
@@ -148,12 +146,8 @@ def choose(
         candidates=tuple(entry.chart for entry in fitting),
         is_downgrade=current is not None and chosen.version < current,
         unreadable=len(versions) - len(entries),
-        barred=barred or "",
+        barred="" if free else bar(chosen.chart),
     )
-
-
-def _versions(held_back: tuple[HeldBack, ...]) -> frozenset[str]:
-    return frozenset(held.version for held in held_back)
 
 
 def _sorted_entries(versions: Sequence[ChartVersion]) -> list[_Entry]:
