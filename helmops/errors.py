@@ -55,8 +55,9 @@ declaration, the source or a person changes something.
 
 from __future__ import annotations
 
+import copy
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Follows(StrEnum):
@@ -88,6 +89,10 @@ class HelmopsError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text} ({self.next_step})" if self.next_step else text
+
+    def anew(self) -> Self:
+        """The same error for somebody else: one that is raised twice grows its traceback."""
+        return copy.copy(self).with_traceback(None)
 
 
 class UsageError(HelmopsError):

@@ -493,7 +493,7 @@ class Api:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """A list, then every change, without end; close the iterator to stop.
 
         A watch that the server ends as agreed goes on where it was. One that breaks is told of by

@@ -9,9 +9,10 @@ that leaves the slimmed object as it was is not told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -65,7 +66,7 @@ class Watching(Protocol):
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
-    ) -> AsyncIterator[WatchEvent]: ...
+    ) -> AsyncGenerator[WatchEvent, None]: ...
 
 
 @dataclass(slots=True)
@@ -173,13 +174,11 @@ class ObjectWatches:
             field_selector=scope.field_selector,
         )
         try:
-            async for event in events:
-                self._take(scope, watch, event)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    self._take(scope, watch, event)
         finally:
             watch.is_live = False
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
 
     def _take(self, scope: Scope, watch: _Watch, event: WatchEvent) -> None:
         match event:

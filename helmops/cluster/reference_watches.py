@@ -12,6 +12,7 @@ nobody is woken for an object that is as it was read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -157,13 +158,11 @@ class ReferenceIndex:
             metadata_only=True,
         )
         try:
-            async for event in events:
-                self._take(scope, event)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    self._take(scope, event)
         finally:
             scope.is_live = False
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
 
     def _take(self, scope: _Scope, event: WatchEvent) -> None:
         match event:

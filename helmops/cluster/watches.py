@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -58,7 +58,7 @@ class Watching(Protocol):
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
-    ) -> AsyncIterator[WatchEvent]: ...
+    ) -> AsyncGenerator[WatchEvent, None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +284,11 @@ class SecretIndex:
             "v1", "Secret", namespace, label_selector=_SELECTOR, metadata_only=True
         )
         try:
-            async for event in events:
-                self._take(scope, event)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    self._take(scope, event)
         finally:
             scope.is_live = False
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
 
     def _take(self, scope: _Scope, event: WatchEvent) -> None:
         match event:

@@ -241,7 +241,7 @@ class HelmStorage:
         """The values that a revision was released with, secret ones among them. Raises
         ReleaseNotFound, HelmError, ClusterError.
         """
-        return (await self._body(release, revision)).get("config") or {}
+        return (await self.chart_and_values(release, revision))[1]
 
     async def keep(self, release: ReleaseId, revision: int, digest: str) -> None:
         """Copy a revision to where nobody prunes it, over the copy that is there.

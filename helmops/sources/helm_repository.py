@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import hashlib
 import hmac
 import json
 import os
-import secrets
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
@@ -36,7 +34,6 @@ from helmops.errors import (
     ChartError,
     ChartNotFound,
     ChartRefused,
-    HelmopsError,
     SignatureRefused,
     SourceError,
     SourceInvalid,
@@ -50,6 +47,7 @@ from helmops.model.credentials import HttpCredentials
 from helmops.resolve.version import Version
 from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache, digest_of, is_digest
+from helmops.sources.cache_files import disk_errors, salt_in
 from helmops.sources.index import Index
 from helmops.sources.provenance import PROVENANCE_LIMIT, verify_provenance
 
@@ -154,7 +152,7 @@ class HelmRepositories:
             found = known.charts[chart]
         if isinstance(found, tuple):
             return found
-        raise _anew(found)
+        raise found.anew()
 
     async def trouble(self, repository: Repository, credentials: HttpCredentials) -> str:
         """What went wrong at the last poll, where what was offered before stands; else empty."""
@@ -245,8 +243,8 @@ class HelmRepositories:
 
     async def _known(self, opened: _Opened) -> _Repository:
         if not self._salt:
-            with _disk(self._indexes):
-                self._salt = await asyncio.to_thread(self._read_salt)
+            with disk_errors(self._indexes):
+                self._salt = await asyncio.to_thread(salt_in, self._indexes)
         key = opened.key(self._salt)
         known = self._repositories.setdefault(key, _Repository(key))
         self._repositories.move_to_end(key)
@@ -254,22 +252,6 @@ class HelmRepositories:
             if not self._repositories[old].lock.locked():
                 del self._repositories[old]
         return known
-
-    def _read_salt(self) -> bytes:
-        """What credentials are hashed with to tell repositories apart on disk: without it a file's
-        name would let passwords be guessed.
-        """
-        path = self._indexes / "salt"
-        self._indexes.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            handle, name = tempfile.mkstemp(dir=self._indexes)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            try:
-                os.link(name, path)  # whole or not at all, and the first one stays
-            finally:
-                Path(name).unlink()
-        return path.read_bytes()
 
     async def _poll_when_due(self, known: _Repository, opened: _Opened) -> None:
         now = self._monotonic()
@@ -279,7 +261,7 @@ class HelmRepositories:
             return
         try:
             if known.failure is not None and now < known.failed_until:
-                raise _anew(known.failure)
+                raise known.failure.anew()
             await self._poll(known, opened)
         except SourceUnavailable:
             # What was there last stands, also over a restart; its polls tell that it is down.
@@ -307,7 +289,7 @@ class HelmRepositories:
             headers["If-None-Match"] = known.etag
         if known.index is not None and known.last_modified:
             headers["If-Modified-Since"] = known.last_modified
-        with _disk(self._indexes), _Receiving(self._indexes) as incoming:
+        with disk_errors(self._indexes), _Receiving(self._indexes) as incoming:
             response = await self._http.get(
                 opened.index_url,
                 credentials=opened.credentials,
@@ -347,7 +329,7 @@ class HelmRepositories:
             if known.index is None:
                 await self._poll(known, opened)
             try:
-                with _disk(self._indexes), contextlib.suppress(FileNotFoundError):
+                with disk_errors(self._indexes), contextlib.suppress(FileNotFoundError):
                     index = known.index
                     if index is not None:
                         known.charts[chart] = await asyncio.to_thread(index.versions, chart)
@@ -402,7 +384,7 @@ class HelmRepositories:
     async def _at_hand(
         self, opened: _Opened, version: ChartVersion, digest: str
     ) -> ChartArtifact | None:
-        with _disk(self._indexes), contextlib.suppress(FileNotFoundError):
+        with disk_errors(self._indexes), contextlib.suppress(FileNotFoundError):
             path = await asyncio.to_thread(self._artifacts.find, digest)
             if path is not None:
                 return await self._artifact(opened, version, path, digest)
@@ -430,7 +412,7 @@ class HelmRepositories:
                 next_step="registries are not supported yet; use a repository that has archives",
             )
         hasher = hashlib.sha256()
-        with _disk(self._indexes), self._artifacts.incoming() as incoming:
+        with disk_errors(self._indexes), self._artifacts.incoming() as incoming:
             with incoming.open("wb") as file:
 
                 def take(piece: bytes) -> None:
@@ -578,27 +560,6 @@ class _Receiving:
         """Its SHA-256, when everything is written."""
         self._file.close()
         return self._hash.hexdigest()
-
-
-@contextlib.contextmanager
-def _disk(directory: Path) -> Iterator[None]:
-    """What goes wrong with the cache's files, in our words."""
-    try:
-        yield
-    except OSError as error:
-        raise SourceUnavailable(
-            f"the cache directory cannot be used: {error.strerror or type(error).__name__}",
-            where=str(directory),
-            next_step="see that there is space, and that it may be written",
-        ) from None
-
-
-_Error = TypeVar("_Error", bound=HelmopsError)
-
-
-def _anew(error: _Error) -> _Error:
-    """The same error for somebody else: an exception that is raised twice grows its traceback."""
-    return copy.copy(error).with_traceback(None)
 
 
 def _same_version(one: str, other: str) -> bool:

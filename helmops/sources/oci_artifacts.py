@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import hashlib
 import hmac
 import json
 import os
-import secrets
 import tempfile
 import time
 from collections import OrderedDict
@@ -50,6 +48,7 @@ from helmops.model.declarations import HelmRepositorySpec, OCIRepositorySpec
 from helmops.resolve.version import Version
 from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache
+from helmops.sources.cache_files import disk_errors, salt_in
 from helmops.sources.oci_reference import (
     OciRepository,
     digest_with,
@@ -333,7 +332,7 @@ class OciArtifacts:
 
     async def _known(self, asked: _Wanted) -> _Known:
         if not self._salt:
-            with _disk(self._directory):
+            with disk_errors(self._directory):
                 self._salt = await asyncio.to_thread(self._read_salt)
         key = asked.key(self._salt)
         known = self._repositories.setdefault(key, _Known(key))
@@ -364,7 +363,7 @@ class OciArtifacts:
         what = asked.ref.tag
         failed = known.failures.get(what)
         if failed is not None and not is_urgent and self._monotonic() < failed[1]:
-            raise _anew(failed[0])
+            raise failed[0].anew()
         try:
             has_news = await self._ask(known, asked)
         except SourceError as error:
@@ -488,7 +487,7 @@ class OciArtifacts:
         sha256 = value if algorithm == "sha256" else self._other_digests.get(layer.digest, "")
         if not sha256:
             return None
-        with _disk(self._directory), contextlib.suppress(FileNotFoundError):
+        with disk_errors(self._directory), contextlib.suppress(FileNotFoundError):
             path = await asyncio.to_thread(self._artifacts.find, sha256)
             return (path, sha256) if path is not None else None
         return None
@@ -496,7 +495,7 @@ class OciArtifacts:
     async def _fetch(self, asked: _Wanted, layer: Descriptor, where: str) -> tuple[Path, str]:
         """Stream the layer to the cache; it is looked through before it gets its name there."""
         hasher = hashlib.sha256()
-        with _disk(self._directory), self._artifacts.incoming() as incoming:
+        with disk_errors(self._directory), self._artifacts.incoming() as incoming:
             with incoming.open("wb") as file:
 
                 def take(piece: bytes) -> None:
@@ -523,21 +522,9 @@ class OciArtifacts:
     # On disk, over restarts.
 
     def _read_salt(self) -> bytes:
-        """What credentials are hashed with to tell repositories apart on disk: without it a file's
-        name would let passwords be guessed.
-        """
-        path = self._directory / "salt"
-        self._directory.mkdir(parents=True, exist_ok=True)
+        salt = salt_in(self._directory)
         self._trim()
-        with contextlib.suppress(FileExistsError):
-            handle, name = tempfile.mkstemp(dir=self._directory)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            try:
-                os.link(name, path)  # whole or not at all, and the first one stays
-            finally:
-                Path(name).unlink()
-        return path.read_bytes()
+        return salt
 
     def _trim(self) -> None:
         """Throw away what is known of repositories that nobody asked for longest, of very many."""
@@ -584,7 +571,7 @@ class OciArtifacts:
                 for digest, signatures in known.signatures.items()
             },
         )
-        with _disk(self._directory):
+        with disk_errors(self._directory):
             await asyncio.to_thread(self._write, known.key, msgspec.json.encode(kept))
         known.is_kept = True
 
@@ -783,21 +770,3 @@ def _same_version(one: str, other: str, *, exactly: bool) -> bool:
     except VersionError:
         return False
     return str(first) == str(second) if exactly else first == second
-
-
-@contextlib.contextmanager
-def _disk(directory: Path) -> Iterator[None]:
-    """What goes wrong with the cache's files, in our words."""
-    try:
-        yield
-    except OSError as error:
-        raise SourceUnavailable(
-            f"the cache directory cannot be used: {error.strerror or type(error).__name__}",
-            where=str(directory),
-            next_step="see that there is space, and that it may be written",
-        ) from None
-
-
-def _anew(error: SourceError) -> SourceError:
-    """The same error for somebody else: an exception that is raised twice grows its traceback."""
-    return copy.copy(error).with_traceback(None)
