@@ -910,11 +910,10 @@ def _downgrade(
         return _yank(found, desired, target, record, now)
     if not deployed or desired.policy.upgrade.downgrade == "follow":
         return None
-    if record.accepted == acceptance(HoldReason.DOWNGRADE, version):
-        return None
-    return _hold(
+    return _hold_unless_agreed(
         found,
         desired,
+        record,
         HoldReason.DOWNGRADE,
         version,
         f"{target.chart.name} {version} is lower than the deployed {deployed}. `helmops resume` "
@@ -932,11 +931,10 @@ def _yank(
     subject = f"{target.yanked}>{chart.version}"
     if desired.policy.upgrade.yank == "follow":
         return None
-    if record.accepted == acceptance(HoldReason.YANKED, subject):
-        return None
-    return _hold(
+    return _hold_unless_agreed(
         found,
         desired,
+        record,
         HoldReason.YANKED,
         subject,
         f"the deployed {chart.name} {target.yanked} is gone from its source, and {chart.version} "
@@ -956,11 +954,10 @@ def _retag(
     otherwise = "follow" if is_flux(desired) else "hold"
     if not target.retagged_from or (desired.policy.upgrade.retag or otherwise) == "follow":
         return None
-    if record.accepted == acceptance(HoldReason.RETAGGED, digest):
-        return None
-    return _hold(
+    return _hold_unless_agreed(
         found,
         desired,
+        record,
         HoldReason.RETAGGED,
         digest,
         f"the source has other content as {chart.name} {chart.version} than was released: sha256:"
@@ -1008,10 +1005,10 @@ def _watching(
         at = until if pause is None else min(now + pause, until)
         return RetryAfter(max(at, now + timedelta(seconds=1)), found.state, found.why, "Watching")
     is_news = bool(reported) and reported != record.seen_bad
-    is_waiting = record.state == found.state.value and record.next_try is not None
-    if is_waiting and not is_news and record.next_try is not None and now < record.next_try:
+    next_look = record.next_try if record.state == found.state.value else None
+    if next_look is not None and now < next_look and not is_news:
         # Woken in between, by what the last look wrote for one.
-        return RetryAfter(record.next_try, found.state, found.why, "Watching")
+        return RetryAfter(next_look, found.state, found.why, "Watching")
     is_final = bool(reported) and live is not None and live.is_final
     return _look_again(found, desired, known, reported, is_final=is_final)
 
@@ -1168,6 +1165,22 @@ def _hold(
             plan=plan,
         ),
     )
+
+
+def _hold_unless_agreed(
+    found: Classified,
+    desired: Desired,
+    record: Record,
+    reason: HoldReason,
+    subject: str,
+    message: str,
+    now: datetime,
+    plan: tuple[str, ...],
+) -> Held | None:
+    """A hold, unless `resume` accepted what it is about."""
+    if record.accepted == acceptance(reason, subject):
+        return None
+    return _hold(found, desired, reason, subject, message, now, plan)
 
 
 def _is_exhausted(retries: int, failures: int) -> bool:
