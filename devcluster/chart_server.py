@@ -4,19 +4,19 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
 from devcluster.charts import Package, package
+from devcluster.closing import Closing
 from devcluster.loopback import Answer, LoopbackServer, Request
 
 # Charts are as old as they are, whenever a test runs.
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class ChartRepository:
+class ChartRepository(Closing):
     """A repository of charts packaged from the folders in `charts`, with the server's faults.
 
     A `live` one publishes all charts by itself, and again whenever somebody asks for the index:
@@ -104,17 +104,6 @@ class ChartRepository:
 
     def close(self) -> None:
         self.server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _respond(self, request: Request) -> Answer:
         path = request.path.removeprefix(self._prefix)

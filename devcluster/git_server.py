@@ -9,10 +9,10 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from devcluster import processes
+from devcluster.closing import Closing
 from devcluster.errors import DevclusterError, StartFailed, ToolMissing
 from devcluster.loopback import Answer, LoopbackServer, Request
 
@@ -132,7 +132,7 @@ class GitRepository:
         return git("rev-parse", "HEAD", folder=self.work)
 
 
-class GitHttpServer:
+class GitHttpServer(Closing):
     """Serves all repositories in `folder` by `git http-backend`; options as LoopbackServer's."""
 
     def __init__(self, folder: Path, **server: Any) -> None:
@@ -145,17 +145,6 @@ class GitHttpServer:
 
     def close(self) -> None:
         self.server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _respond(self, request: Request) -> Answer:
         """One CGI call, as a web server makes it."""
@@ -188,7 +177,7 @@ class GitHttpServer:
         return Answer(status, body or answer.stderr, fields)
 
 
-class GitSshServer:
+class GitSshServer(Closing):
     """Serves every repository in `folder` by OpenSSH's own server, to one key, Git commands only.
 
     Raises ToolMissing where `sshd` or `ssh-keygen` is not installed.
@@ -219,17 +208,6 @@ class GitSshServer:
 
     def close(self) -> None:
         processes.stop([self._process], grace=5)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _write_configuration(self, state: Path) -> Path:
         public = self.client_key.with_suffix(".pub").read_text()

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from devcluster.certificates import KeyPair
+from devcluster.closing import Closing
 
 _LOGIN_PAGE = b"<!DOCTYPE html><html><title>Sign in</title><body>Please sign in</body></html>\n"
 
@@ -83,7 +83,7 @@ class Fault:
     """A body that never ends, without a length."""
 
 
-class LoopbackServer:
+class LoopbackServer(Closing):
     """An HTTP or HTTPS server on a free port of 127.0.0.1, running until `close`.
 
     `respond` says what it means to answer; credentials, ETags, compression and faults are the
@@ -158,17 +158,6 @@ class LoopbackServer:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # What the handler asks.
 

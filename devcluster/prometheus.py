@@ -12,11 +12,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from devcluster import debian, processes
 from devcluster.certificates import KeyPair
+from devcluster.closing import Closing
 from devcluster.errors import StartFailed
 from devcluster.loopback import Answer, LoopbackServer, Request
 
@@ -33,7 +33,7 @@ def find(say: Say) -> Path:
     return debian.find("prometheus", "prometheus", say)
 
 
-class Prometheus:
+class Prometheus(Closing):
     """A Prometheus of one's own, which reads `samples` several times a second.
 
     With `tls` it speaks HTTPS, with `login` it asks for USER and PASSWORD.
@@ -77,17 +77,6 @@ class Prometheus:
     def close(self) -> None:
         processes.stop([self._process], grace=5)
         self._target.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _exposed(self, request: Request) -> Answer:
         lines = "".join(f"{series} {value}\n" for series, value in self._samples.items())

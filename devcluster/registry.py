@@ -13,12 +13,12 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 from devcluster import debian, processes
 from devcluster.certificates import KeyPair, openssl
+from devcluster.closing import Closing
 from devcluster.debian import Say
 from devcluster.errors import StartFailed
 from devcluster.loopback import Answer, LoopbackServer, Request
@@ -37,7 +37,7 @@ def find(say: Say) -> Path:
     return debian.find("docker-registry", "docker-registry", say)
 
 
-class Registry:
+class Registry(Closing):
     """A registry of one's own, empty, in `folder`. With `login` it wants USER and PASSWORD, with
     `tokens` a token that its token server gives for these.
 
@@ -86,17 +86,6 @@ class Registry:
         self.stop()
         if self.token_server is not None:
             self.token_server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Content.
 
