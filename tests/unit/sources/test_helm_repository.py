@@ -371,10 +371,12 @@ async def test_a_cancelled_poll_leaves_the_next_one_free(
     repository.server.routes["/charts/index.yaml"] = Answer(raw=hang)
     repositories, spec = make(), spec_of(repository.url)
     first = asyncio.create_task(repositories.versions(spec, "app", NONE))
-    second = asyncio.create_task(repositories.versions(spec, "app", NONE))
     async with asyncio.timeout(10):
         while not repository.polls:  # noqa: ASYNC110 - it happens in threads
             await asyncio.sleep(0.01)
+    # Not before: the one that comes first is the one that polls.
+    second = asyncio.create_task(repositories.versions(spec, "app", NONE))
+    await asyncio.sleep(0.05)
     repository.server.routes["/charts/index.yaml"] = index
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
