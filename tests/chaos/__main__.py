@@ -113,8 +113,7 @@ class Run:
             problems = [Problem(Kind.STUCK, str(error))]
         except Exception:
             problems = [Problem(Kind.UNEXPECTED, traceback.format_exc())]
-        if not cluster.running():
-            cluster.start_apiserver()
+        devcluster.start(cluster.directory)
         result = report.Result(case, problems, time.monotonic() - began)
         if not problems:
             shutil.rmtree(directory, ignore_errors=True)
