@@ -39,6 +39,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
@@ -375,7 +376,12 @@ class _TlsIdentity:
     def context(self) -> ssl.SSLContext:
         """Raises SourceDenied where the texts are no PEM or do not belong together."""
         context = ssl.create_default_context()
-        context.load_verify_locations(cafile=_extra_ca_bundle())
+        bundle = _ca_bundle_of_environment()
+        # A slim image may have no authorities of its own. To read both is 50 ms lost.
+        if not bundle and not context.cert_store_stats()["x509_ca"]:
+            bundle = certifi.where()
+        if bundle:
+            context.load_verify_locations(cafile=bundle)
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -411,15 +417,13 @@ class _TlsIdentity:
                 ) from None
 
 
-def _extra_ca_bundle() -> str:
-    """What requests would trust: the bundle named in the environment, else certifi's. It counts
-    beside the system's, which a slim image may not have.
-    """
+def _ca_bundle_of_environment() -> str:
+    """The bundle that counts beside the system's, named as requests and curl have it named."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         path = os.environ.get(name, "")
         if path and Path(path).is_file():
             return path
-    return certifi.where()
+    return ""
 
 
 class _Exchange:
@@ -811,19 +815,24 @@ _POOLS: Final = {"http": _PlainPool, "https": _TlsPool}
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Connections with our own TLS context, made once, instead of files named per request."""
+    """Connections with our own TLS context, made once, instead of files named per request. It is
+    made for the first connection that needs one: to read the authorities takes 50 ms.
+    """
 
-    def __init__(self, context: ssl.SSLContext, connections: int, server_name: str) -> None:
-        self._context = context
-        self._server_name = server_name
+    def __init__(self, identity: _TlsIdentity, connections: int) -> None:
+        self._identity = identity
         super().__init__(pool_connections=64, pool_maxsize=connections, max_retries=0)
 
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        return self._identity.context()
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+        manager = super().proxy_manager_for(proxy, ssl_context=self.context, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
@@ -831,7 +840,10 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> tuple[Any, Any]:
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._context, "server_hostname": self._server_name or None}
+        if host["scheme"] != "https":
+            return host, {}
+        name = self._identity.server_name or None
+        return host, {"ssl_context": self.context, "server_hostname": name}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """All of that is in the context."""
@@ -842,7 +854,9 @@ def _new_session(identity: _TlsIdentity, connections: int) -> requests.Session:
     session.trust_env = False  # no netrc; proxies are looked up for each request
     session.headers = requests.structures.CaseInsensitiveDict({"Accept-Encoding": "gzip"})
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _Adapter(identity.context(), connections, identity.server_name)
+    adapter = _Adapter(identity, connections)
+    if identity.ca or identity.certificate or identity.key:
+        _ = adapter.context  # refused at once where it is no PEM, also for plain http
     for prefix in ("https://", "http://"):
         session.mount(prefix, adapter)
     return session

@@ -671,6 +671,30 @@ async def test_a_client_certificate_goes_where_credentials_go(
             await http.get(f"{server.url}/", credentials=own)
 
 
+async def test_no_authority_is_read_for_plain_http(
+    http: Http, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("ssl.create_default_context")
+    server.routes = {"/": Answer(body=b"ok")}
+    assert (await http.get(f"{server.url}/")).body == b"ok"
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+async def test_a_bundle_of_the_environment_counts_beside_the_system_s(
+    http: Http,
+    certificates: TestCertificates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    (tmp_path / "ca.pem").write_text(certificates.ca)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
+    with web_server(certificates.server_context()) as secure:
+        secure.routes = {"/": Answer(body=b"ok")}
+        assert (await http.get(f"{secure.url}/")).body == b"ok"
+
+
 async def test_plain_http_behind_https_is_said(http: Http, server: WebServer) -> None:
     with pytest.raises(SourceUnavailable, match="TLS connection failed"):
         await http.get(f"https://127.0.0.1:{server.port}/")
