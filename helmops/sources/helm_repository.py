@@ -309,10 +309,10 @@ class HelmRepositories:
             digest = incoming.finish()
             changed = digest != known.digest or known.index is None
             if changed:
-                path = self._indexes / f"{digest}.yaml"
-                await asyncio.to_thread(Index(incoming.path, opened.index_shown).check)
-                incoming.path.replace(path)
-                known.index = Index(path, opened.index_shown)
+                index = Index(incoming.path, opened.index_shown)
+                await asyncio.to_thread(index.check)
+                index.move(self._indexes / f"{digest}.yaml")
+                known.index = index
                 if known.digest != digest:
                     self._forget_index(known.digest, known)
                 known.digest = digest
