@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from benchmarks.table import Row, render
 from devcluster import tools
@@ -36,6 +37,8 @@ SUBSTITUTED = 74
 WITH_COMPONENTS = 73
 DEPENDENT = 109
 WAITING = 100
+#: Runs of a command, of which the median counts.
+TIMES = 5
 
 _DEFAULTS = """\
   patches:
@@ -268,13 +271,17 @@ def rows() -> Iterator[Row]:
         assert releases == 220, releases
         yield Row(f"{what}: cold", took, "s", goal="15 s on two cores")
         yield Row(f"{what}: cold, CPU", used, "s")
-        took, used, _ = _command(repository, cache, kubectl)
-        yield Row(f"{what}: nothing changed", took, "s")
-        repository.change(100, "3m")
-        took, used, _ = _command(repository, cache, kubectl)
-        yield Row(f"{what}: after a change of one file", took, "s", goal="1 s")
-        yield Row(f"{what}: after a change of one file, CPU", used, "s")
-        took, look, woken = asyncio.run(_service(repository, cache, kubectl, 101))
+        again = [_command(repository, cache, kubectl) for _ in range(TIMES)]
+        yield Row(f"{what}: nothing changed", median(took for took, _, _ in again), "s")
+        changed = []
+        for number in range(TIMES):
+            repository.change(100 + number, "3m")
+            changed.append(_command(repository, cache, kubectl))
+        seconds = median(took for took, _, _ in changed)
+        yield Row(f"{what}: after a change of one file", seconds, "s", goal="1 s")
+        seconds = median(used for _, used, _ in changed)
+        yield Row(f"{what}: after a change of one file, CPU", seconds, "s")
+        took, look, woken = asyncio.run(_service(repository, cache, kubectl, 110))
         yield Row("the same, in the running service: a change is known", took, "s")
         yield Row("the same, in the running service: a look without change", look, "s")
         assert woken == 1, woken

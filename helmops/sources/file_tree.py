@@ -53,6 +53,7 @@ class FileTree:
         self._files: dict[str, _Seen] = {}
         self._listings: dict[str, _Seen] = {}
         self._real: dict[str, str] = {}
+        self._locations: dict[str, str] = {}
 
     @property
     def is_used(self) -> bool:
@@ -114,6 +115,7 @@ class FileTree:
         if self._frozen:
             return False
         self._real.clear()
+        self._locations.clear()
         changed = [path for path, seen in self._files.items() if self._changed_file(path, seen)]
         gone = [path for path, seen in self._listings.items() if self._changed_names(path, seen)]
         for path in changed:
@@ -201,7 +203,13 @@ class FileTree:
         )
 
     def _location(self, path: str) -> str:
-        """Where a path lies, its directory without links."""
+        """Where a path lies, its directory without links. Raises LeavesTree."""
+        found = self._locations.get(path)
+        if found is None:
+            found = self._locations[path] = self._located(path)
+        return found
+
+    def _located(self, path: str) -> str:
         if path in ("", "."):
             return self.root
         directory, name = posixpath.split(posixpath.normpath(path))

@@ -25,10 +25,11 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import yaml
 
 from helmops.errors import DeclarationError
@@ -149,19 +150,32 @@ class Kustomizer:
 
         Raises DeclarationError, KustomizeUnavailable.
         """
+        known = self.known(tree, directory, overlay, with_text=with_text)
+        if known is not None:
+            return known
+        key = self._key(directory, overlay, with_text=with_text)
+        return self._build(tree, directory, overlay, key, with_text=with_text)
+
+    def known(
+        self,
+        tree: FileTree,
+        directory: str,
+        overlay: Overlay | None = None,
+        *,
+        with_text: bool = False,
+    ) -> Built | None:
+        """What `build` would give where that is at hand: found in a millisecond, and less from the
+        second time on.
+        """
         key = self._key(directory, overlay, with_text=with_text)
         known = self._memory.get(key)
         if known is None:
             known = self._memory.setdefault(key, self._load(key))
-        for kept in known:
-            if _is_current(kept, tree):
-                return kept.built
-        return self._build(tree, directory, overlay, key, with_text=with_text)
+        return next((kept.built for kept in known if _is_current(kept, tree)), None)
 
     def _key(self, directory: str, overlay: Overlay | None, *, with_text: bool) -> str:
-        added = None if overlay is None else asdict(overlay)
-        parts = [_FORMAT, self._program_identity(), directory, added, with_text]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        parts = (_FORMAT, self._program_identity(), directory, overlay, with_text)
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
     def _program_identity(self) -> str:
         path = shutil.which(self._executable)
