@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from kubernetes.utils.quantity import parse_quantity
-
 from helmops.errors import VersionError
 from helmops.model.declarations import Barrier
 from helmops.resolve.constraint import Constraint
@@ -148,6 +146,8 @@ def _served(spec: Mapping[str, Any]) -> set[str]:
 
 
 def _requested(claim: Mapping[str, Any]) -> Decimal | None:
+    from kubernetes.utils.quantity import parse_quantity  # brings the whole client: half a second
+
     requests = (_spec(claim).get("resources") or {}).get("requests") or {}
     try:
         return Decimal(parse_quantity(requests.get("storage")))

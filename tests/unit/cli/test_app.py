@@ -170,3 +170,8 @@ def test_the_program_ends_with_the_status(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SystemExit) as ended:
         app.run()
     assert ended.value.code == 2
+
+
+def test_the_service_is_imported_without_the_kubernetes_client() -> None:
+    code = "import sys, helmops.service.engine; sys.exit('kubernetes' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
