@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -96,8 +97,11 @@ def write_index(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU in milliseconds and the peak of memory in MiB, of one process; what it printed."""
+    """Time and CPU in milliseconds and the peak of memory in MiB, of one process; what it
+    printed.
+    """
 
+    wall: float
     cpu: float
     memory: float
     printed: str
@@ -105,6 +109,7 @@ class Cost:
 
 def measure(command: list[str], environment: dict[str, str], directory: Path) -> Cost:
     """Run a command to its end."""
+    began = time.perf_counter()
     process = subprocess.Popen(
         command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -115,7 +120,8 @@ def measure(command: list[str], environment: dict[str, str], directory: Path) ->
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(said)
-    return Cost((usage.ru_utime + usage.ru_stime) * 1000, usage.ru_maxrss / 1024, said)
+    wall = (time.perf_counter() - began) * 1000
+    return Cost(wall, (usage.ru_utime + usage.ru_stime) * 1000, usage.ru_maxrss / 1024, said)
 
 
 @contextlib.contextmanager

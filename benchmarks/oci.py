@@ -68,7 +68,15 @@ def rows() -> Iterator[Row]:
         ours = _command(host, scratch)
         what = f"newest in range of {TAGS:,} tags in a registry"
         yield Row(
-            f"{what}, as a command: CPU",
+            f"{what}, as a command",
+            ours.wall / 1000,
+            "s",
+            peer.wall / 1000 if peer else None,
+            "helm show chart",
+            goal="1 s",
+        )
+        yield Row(
+            "the same: CPU",
             ours.cpu / 1000,
             "s",
             peer.cpu / 1000 if peer else None,
@@ -85,21 +93,23 @@ def _command(host: str, scratch: Path) -> Cost:
     repository = ("--repo", f"oci://{host}/charts", "--plain-http", "--version", ">=1 <50")
     command = [sys.executable, "-m", "helmops", "versions", "config", *repository, "-o", "json"]
     environment = {**os.environ, "HELMOPS_CACHE_DIR": str(scratch / "cold")}
-    return _best(command, environment, scratch, f'"selected": "{NEWEST}"')
+    return _median(command, environment, scratch, f'"selected": "{NEWEST}"')
 
 
 def _helm(helm: str, host: str, scratch: Path) -> Cost:
     chart = f"oci://{host}/charts/config"
     command = [helm, "show", "chart", chart, "--plain-http", "--version", ">=1 <50"]
     environment = {"HOME": str(scratch), "PATH": os.environ["PATH"]}
-    return _best(command, environment, scratch, NEWEST)
+    return _median(command, environment, scratch, NEWEST)
 
 
-def _best(command: list[str], environment: dict[str, str], directory: Path, must_say: str) -> Cost:
+def _median(
+    command: list[str], environment: dict[str, str], directory: Path, must_say: str
+) -> Cost:
     costs = [measure(command, environment, directory) for _ in range(3)]
     if any(must_say not in cost.printed for cost in costs):
         raise AssertionError(f"{command[0]} does not say {must_say}")
-    return min(costs, key=lambda cost: cost.cpu)
+    return sorted(costs, key=lambda cost: cost.wall)[len(costs) // 2]
 
 
 async def _service(host: str, cache: Path) -> tuple[float, float, float, float]:

@@ -205,7 +205,7 @@ def failing_test_until_rolled_back(bench: Bench) -> Row:
 
         def is_back(found: dict[DeclarationKey, dict[str, Any]]) -> bool:
             newest = (found.get(key, {}).get("history") or [{}])[0]
-            return newest.get("version") == 3 and newest["helmops"]["verdict"] == "healthy"
+            return bool(newest.get("version") == 3 and newest["helmops"]["verdict"] == "healthy")
 
         bench.until(is_back)
         took = time.monotonic() - started

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,8 @@ from benchmarks.table import Row, render
 
 RECORDED = Path(__file__).parents[2] / "shared" / "data" / "indexes" / "grafana.yaml.gz"
 SOURCES = 1000
+#: Runs of what is timed by the clock, of which the median counts.
+TIMES = 5
 
 _SERVER = """
 import sys
@@ -159,21 +160,23 @@ def rows() -> Iterator[Row]:
         with served(directory, "twenty.yaml") as url:
             helmops = str(Path(sys.executable).with_name("helmops"))
             command = [helmops, "versions", wanted, "--repo", url, "-o", "name"]
-            began = time.perf_counter()
-            ours = index.measure(command, environment, directory)
-            wall = time.perf_counter() - began
+            every = []
+            for number in range(TIMES):
+                cold = environment | {"HELMOPS_CACHE_DIR": str(directory / f"cold-{number}")}
+                every.append(index.measure(command, cold, directory))
+            ours = sorted(every, key=lambda cost: cost.wall)[TIMES // 2]
             peer_wall, peer_memory = None, None
             if helm is not None:
-                began = time.perf_counter()
                 added = index.measure([helm, "repo", "add", "b", url], environment, directory)
                 search = [helm, "search", "repo", f"b/{wanted}", "--versions", "-o", "json"]
                 searched = index.measure(search, environment, directory)
-                peer_wall = (time.perf_counter() - began) * 1000
+                peer_wall = added.wall + searched.wall
                 peer_memory = max(added.memory, searched.memory) - bare.memory
-            running = _service(url, [wanted], 0, environment, directory)
+            services = [_service(url, [wanted], 0, environment, directory) for _ in range(TIMES)]
+            running = sorted(services)[TIMES // 2]
         yield Row(
             f"`helmops versions`, one chart of a {size}, nothing cached",
-            wall * 1000,
+            ours.wall,
             "ms",
             peer_wall,
             "helm repo add, search",
