@@ -1,4 +1,4 @@
-"""Chart archives, looked through before anything else may read them.
+"""Archives, looked through before anything else may read them.
 
 A chart comes from outside, and helm unpacks what it is given. Here every entry of the archive is
 looked at first, as a stream, counted as it unpacks, nothing written. Limits and rules are Helm's
@@ -6,21 +6,25 @@ looked at first, as a stream, counted as it unpacks, nothing written. Limits and
 5 MiB a file, no absolute paths, no `..`, no drive letters. Ours on top: one directory that
 everything is in, no file twice (helm would take the last one, a check the first), no links that
 lead out, no devices, no gaps, a bound on the number of entries.
+
+What counts for any archive (`opened_archive`, `safe_entries`) is there for others, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
-from helmops.errors import ChartRefused, ValuesError, VersionError
+from helmops.errors import ChartRefused, HelmopsError, ValuesError, VersionError
 from helmops.resolve.values import parse_values
 from helmops.resolve.version import Version
 
@@ -28,9 +32,13 @@ _MIB: Final = 1024 * 1024
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 
+#: Makes the error for an archive that must not be used, of why.
+Refuse = Callable[[str], HelmopsError]
+
+
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """What a chart may be at most: sizes in bytes."""
+    """What an archive may be at most, a chart's where nothing else is said: sizes in bytes."""
 
     packed: int = 10 * _MIB
     unpacked: int = 100 * _MIB
@@ -56,21 +64,46 @@ def inspect_archive(path: Path, where: str, limits: ArchiveLimits) -> ChartFacts
 
     `where` is what people are told: the chart and where it came from.
     """
+    refuse = partial(_refused, where=where)
+    with opened_archive(path, limits, refuse) as archive:
+        chart_yaml = _look_through(archive, limits, refuse)
+    return read_chart_yaml(chart_yaml, where)
+
+
+@contextlib.contextmanager
+def opened_archive(path: Path, limits: ArchiveLimits, refuse: Refuse) -> Iterator[tarfile.TarFile]:
+    """A `.tgz` as a stream, which ends in an error where it gets too large, or is broken: here, or
+    while it is read. Raises what `refuse` makes, OSError.
+    """
     size = path.stat().st_size
     if size > limits.packed:
-        raise _refused(f"it is larger than {_shown(limits.packed)}", where)
+        raise refuse(f"it is larger than {_shown(limits.packed)}")
     with path.open("rb") as packed, gzip.GzipFile(fileobj=packed, mode="rb") as plain:
-        counted: Any = _Counted(plain, limits.unpacked, where)
+        counted: Any = _Counted(plain, limits.unpacked, refuse)
         try:
             with tarfile.open(fileobj=counted, mode="r|") as archive:
-                chart_yaml = _look_through(archive, where, limits)
+                yield archive
             while counted.read(64 * 1024):
                 pass  # what follows the archive's end counts, and has to be whole
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError):
-            raise _refused("it is no gzip-packed tar archive, or broken off", where) from None
+            raise refuse("it is no gzip-packed tar archive, or broken off") from None
         except (ValueError, OverflowError):
-            raise _refused("its headers hold what no archive does", where) from None
-    return read_chart_yaml(chart_yaml, where)
+            raise refuse("its headers hold what no archive does") from None
+
+
+def safe_entries(
+    archive: tarfile.TarFile, limits: ArchiveLimits, refuse: Refuse
+) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Entries with their paths, which lead nowhere else; empty for the directory itself. Raises
+    what `refuse` makes.
+    """
+    for count, member in enumerate(archive, 1):
+        if count > limits.entries:
+            raise refuse(f"it has more than {limits.entries} entries")
+        path = _safe_path(member.name, refuse)
+        if not 0 <= member.size <= limits.file:
+            raise refuse(f"{named(path)} is larger than {_shown(limits.file)}")
+        yield path, member
 
 
 def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
@@ -103,72 +136,66 @@ def read_chart_yaml(text: bytes, where: str) -> ChartFacts:
     )
 
 
-def _look_through(archive: tarfile.TarFile, where: str, limits: ArchiveLimits) -> bytes:
+def _look_through(archive: tarfile.TarFile, limits: ArchiveLimits, refuse: Refuse) -> bytes:
     """Every entry; gives back the Chart.yaml."""
     top = ""
     files: set[str] = set()
     chart_yaml: bytes | None = None
-    for count, member in enumerate(archive, 1):
-        if count > limits.entries:
-            raise _refused(f"it has more than {limits.entries} entries", where)
-        path = _safe_path(member.name, where)
+    for path, member in safe_entries(archive, limits, refuse):
+        if not path:
+            raise refuse("it has an entry without a name, or for the directory itself")
         top = top or path.split("/")[0]
         if path.split("/")[0] != top or (path == top and not member.isdir()):
-            raise _refused(
-                f"not all of it is in one directory: {_named(member.name)} is not in {_named(top)}",
-                where,
+            raise refuse(
+                f"not all of it is in one directory: {named(member.name)} is not in {named(top)}"
             )
-        _refuse_kind(member, path, top, where)
+        _refuse_kind(member, path, top, refuse)
         if not member.isdir():
             if path in files:
-                raise _refused(f"it has {_named(path)} twice", where)
+                raise refuse(f"it has {named(path)} twice")
             files.add(path)
-        if not 0 <= member.size <= limits.file:
-            raise _refused(f"{_named(path)} is larger than {_shown(limits.file)}", where)
         if path == f"{top}/Chart.yaml" and member.isreg():
             content = archive.extractfile(member)
             chart_yaml = content.read() if content is not None else b""
     if chart_yaml is None:
-        raise _refused("it is no chart: it has no Chart.yaml", where)
+        raise refuse("it is no chart: it has no Chart.yaml")
     return chart_yaml
 
 
-def _safe_path(name: str, where: str) -> str:
+def _safe_path(name: str, refuse: Refuse) -> str:
     """The path in the archive, as helm reads it: a backslash separates, too."""
     path = name.replace("\\", "/")
     if path.startswith("/") or _DRIVE.match(path) or ".." in path.split("/") or "\0" in path:
-        raise _refused(f"an entry leads out of it: {_named(name)}", where)
+        raise refuse(f"an entry leads out of it: {named(name)}")
     cleaned = posixpath.normpath(path) if path else ""
-    if not cleaned or cleaned == ".":
-        raise _refused("it has an entry without a name, or for the directory itself", where)
-    return cleaned
+    return "" if cleaned == "." else cleaned
 
 
-def _refuse_kind(member: tarfile.TarInfo, path: str, top: str, where: str) -> None:
+def _refuse_kind(member: tarfile.TarInfo, path: str, top: str, refuse: Refuse) -> None:
     """Links that stay inside are nothing to helm (empty files), and are let pass."""
     if member.issym() or member.islnk():
         base = posixpath.dirname(path) if member.issym() else ""
         target = posixpath.normpath(posixpath.join(base, member.linkname.replace("\\", "/")))
         if target != top and not target.startswith(f"{top}/"):
-            raise _refused(f"a link leads out of it: {_named(path)}", where)
+            raise refuse(f"a link leads out of it: {named(path)}")
     elif member.sparse is not None or not (member.isreg() or member.isdir()):
-        raise _refused(f"{_named(path)} is neither a file nor a directory", where)
+        raise refuse(f"{named(path)} is neither a file nor a directory")
 
 
 class _Counted:
-    """A stream that ends with ChartRefused where it gets too long."""
+    """A stream that ends in an error where it gets too long."""
 
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile, limit: int, where: str) -> None:
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, limit: int, refuse: Refuse) -> None:
         self._stream = stream
         self._left = limit
         self._limit = limit
-        self._where = where
+        self._refuse = refuse
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(min(size, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
-            raise _refused(f"it unpacks to more than {_shown(self._limit)}", self._where)
+            raise self._refuse(f"it unpacks to more than {_shown(self._limit)}")
         return data
 
 
@@ -189,7 +216,7 @@ def _refused(why: str, where: str) -> ChartRefused:
     )
 
 
-def _named(path: str) -> str:
+def named(path: str) -> str:
     """A name from an archive, fit to be shown."""
     return repr(path if len(path) <= 80 else f"{path[:77]}...")
 

@@ -1,15 +1,21 @@
-"""What adapters share that keep what they know of repositories in the cache directory."""
+"""What adapters share that keep what they know of sources in the cache directory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from helmops.errors import SourceUnavailable
+
+#: Checkouts that are kept of each source, beside those that were used within the last hour.
+_KEPT_TREES: Final = 4
+_TREE_GRACE: Final = 3600.0
 
 
 @contextlib.contextmanager
@@ -40,3 +46,27 @@ def salt_in(directory: Path) -> bytes:
         finally:
             Path(name).unlink()
     return path.read_bytes()
+
+
+def is_used(target: Path) -> bool:
+    """Whether there is a checkout; from now on it is a recently used one."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def drop_old_trees(newest: Path, is_checkout: Callable[[Path], bool]) -> None:
+    """Remove checkouts beside this one that have not been used for long, by the clock of the file
+    system. Raises OSError.
+    """
+    used = {path: path.stat().st_mtime for path in newest.parent.iterdir() if is_checkout(path)}
+    by_age = sorted(used, key=lambda path: used[path], reverse=True)
+    for old in by_age[_KEPT_TREES + 1 :]:
+        if used[old] < used[newest] - _TREE_GRACE:
+            # Renamed first: nobody may take half of it for all.
+            half = old.with_name(f".checkout-old-{old.name}")
+            shutil.rmtree(half, ignore_errors=True)
+            old.rename(half)
+            shutil.rmtree(half, ignore_errors=True)

@@ -27,7 +27,8 @@ from helmops.model.credentials import GitCredentials
 from helmops.model.declarations import GitRepositorySpec
 from helmops.resolve.constraint import Constraint
 from helmops.resolve.version import Version
-from helmops.sources.git_export import Checkout, check_out, is_used
+from helmops.sources.cache_files import is_used
+from helmops.sources.git_export import Checkout, check_out
 from helmops.sources.git_process import (
     SHA,
     TRANSPORTS,

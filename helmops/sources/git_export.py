@@ -27,6 +27,7 @@ from helmops.errors import SourceError, SourceInvalid, SourceMissing, SourceUnav
 from helmops.model.charts import IncludedTree
 from helmops.model.credentials import GitCredentials
 from helmops.model.declarations import GitRepositorySpec
+from helmops.sources.cache_files import drop_old_trees
 from helmops.sources.git_process import (
     SHA,
     CorruptError,
@@ -39,9 +40,6 @@ from helmops.sources.git_process import (
 )
 from helmops.sources.git_signatures import verify_object
 
-#: Checkouts that are kept of each repository, beside those that were used within the last hour.
-_KEPT_TREES: Final = 4
-_TREE_GRACE: Final = 3600.0
 #: Submodules within submodules, and all of them together.
 _MOST_LEVELS: Final = 8
 _MOST_SUBMODULES: Final = 100
@@ -93,15 +91,6 @@ def commit_of(revision: str) -> str:
     return commit
 
 
-def is_used(target: Path) -> bool:
-    """Whether there is a checkout; from now on it is a recently used one."""
-    try:
-        os.utime(target)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def check_out(running: Running, directory: Path, wanted: Checkout, target: Path) -> None:
     """Put the files of a commit at `target`. Blocks. Raises SourceError, SignatureRefused."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +112,7 @@ def check_out(running: Running, directory: Path, wanted: Checkout, target: Path)
         _locked(mirror.with_suffix(".lock")),
         open_session(running, wanted.repository.url, wanted.credentials) as session,
     ):
-        _drop_old_trees(target)
+        drop_old_trees(target, _is_checkout)
         _drop_old_commits(session, mirror, target, wanted.repository.timeout)
 
 
@@ -422,19 +411,6 @@ def _stays_in(target: Path, files: Path) -> bool:
 
 
 # Old checkouts ------------------------------------------------------------------------------------
-
-
-def _drop_old_trees(newest: Path) -> None:
-    """Remove what has not been used for long, by the clock of the file system."""
-    used = {path: path.stat().st_mtime for path in newest.parent.iterdir() if _is_checkout(path)}
-    by_age = sorted(used, key=lambda path: used[path], reverse=True)
-    for old in by_age[_KEPT_TREES + 1 :]:
-        if used[old] < used[newest] - _TREE_GRACE:
-            # Renamed first: nobody may take half of it for all.
-            half = old.with_name(f".checkout-old-{old.name}")
-            shutil.rmtree(half, ignore_errors=True)
-            old.rename(half)
-            shutil.rmtree(half, ignore_errors=True)
 
 
 def _drop_old_commits(session: Session, mirror: Path, newest: Path, timeout: timedelta) -> None:
