@@ -97,7 +97,10 @@ class Bench:
         def is_there() -> bool:
             if not phases.is_in_the_middle(self.helmops, self.phase):
                 return False
-            uid = self.helmops.get(self.phase.hook)["metadata"]["uid"]
+            hook = self.helmops.get(self.phase.hook)
+            if hook is None:
+                return False  # gone since: helm deletes it before it makes another
+            uid = hook["metadata"]["uid"]
             is_new = uid not in self._hooks_seen
             self._hooks_seen.add(uid)
             return is_new
