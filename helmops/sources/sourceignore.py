@@ -2,54 +2,35 @@
 
 The patterns are Git's, and the last one that matches a file counts: unlike with Git, also for a
 file in a directory that is left out (`/*` and then `!/deploy/a.yaml`). Rules of a deeper directory
-go before those above it, and those of `ignore` before all (seen in the code of source-controller
-1.9.1 and fluxcd/pkg/sourceignore). They are matched by RE2, which no pattern makes slow.
+go before those above it, and those of `ignore` before all. Where there are any, Flux's own count
+for Git's files only (seen in the code of source-controller 1.9.1 and fluxcd/pkg/sourceignore 0.9).
+They are matched by RE2, which no pattern makes slow.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
-from functools import cache
-from typing import Any, Final
-
-from pathspec import PathSpec
-from pathspec.patterns.gitignore.base import GitIgnorePatternError
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from helmops.errors import SourceInvalid
 
+if TYPE_CHECKING:
+    from pathspec import PathSpec
+
 IGNORE_FILE: Final = ".sourceignore"
 
-#: What Flux leaves out where no rule says otherwise.
-_DEFAULT: Final = """
-.git/
-.gitignore
-.gitmodules
-.gitattributes
-*.jpg
-*.jpeg
-*.gif
-*.png
-*.wmv
-*.flv
-*.tar.gz
-*.zip
-.github/
-.circleci/
-.travis.yml
-.gitlab-ci.yml
-appveyor.yml
-.drone.yml
-cloudbuild.yaml
-codeship-services.yml
-codeship-steps.yml
-**/.goreleaser.yml
-**/.goreleaser.brew.yml
-**/.sops.yaml
-**/.flux.yaml
-**/.golangci.yaml
-"""
+#: What Flux leaves out, by names of files and directories; an expression of our own, as most
+#: sources have no other rules.
+_GIT: Final = re.compile(r"(?:^|/)(?:\.git/|\.git(?:ignore|modules|attributes)(?:/|$))")
+_DEFAULT: Final = re.compile(
+    r"\.(?:jpg|jpeg|gif|png|wmv|flv|tar\.gz|zip)(?:/|$)"
+    r"|(?:^|/)(?:\.github|\.circleci)/"
+    r"|(?:^|/)(?:\.travis\.yml|\.gitlab-ci\.yml|appveyor\.yml|\.drone\.yml|cloudbuild\.yaml"
+    r"|codeship-services\.yml|codeship-steps\.yml"
+    r"|\.goreleaser\.yml|\.sops\.yaml|\.flux\.yaml)(?:/|$)"
+)
 
 #: Patterns in one text, characters of it, and texts in one source.
 _MOST_PATTERNS: Final = 1000
@@ -58,37 +39,48 @@ _MOST_TEXTS: Final = 100
 
 
 class SourceIgnore:
-    """The rules of one source: `texts` are those of ignore files, by directory (empty for the
-    top), `own` those of its declaration. `where` is what people are told.
+    """The rules of one source: `text_of` gives the text of a directory's ignore file, empty where
+    there is none, and is asked once for each; `own` are those of its declaration. `where` is what
+    people are told.
     """
 
-    def __init__(self, texts: Mapping[str, str], own: str = "", *, where: str = "") -> None:
+    def __init__(self, text_of: Callable[[str], str], own: str = "", *, where: str = "") -> None:
         """Raises SourceInvalid for a pattern that is none, or too many."""
-        if len(texts) > _MOST_TEXTS:
-            raise SourceInvalid(
-                f"there are more than {_MOST_TEXTS} {IGNORE_FILE} files", where=where
-            )
+        self._text_of = text_of
+        self._where = where
         self._own = _rules(own, where)
-        self._by_directory = {
-            directory: rules
-            for directory, text in texts.items()
-            if (rules := _rules(text, posixpath.join(where, directory, IGNORE_FILE))) is not None
-        }
+        #: From a directory up, those that have rules.
+        self._chains: dict[str, tuple[tuple[str, PathSpec[Any]], ...]] = {}
+        self._texts = 0
 
     def ignores(self, path: str) -> bool:
-        """Whether a file, by its path with `/`, is left out."""
+        """Whether a file, by its path with `/`, is left out; with a `/` behind, a directory with
+        all in it, as far as nothing of that is brought in again. Raises SourceInvalid.
+        """
+        chain = self._chain(posixpath.dirname(path.rstrip("/")))
+        if self._own is None and not chain:
+            return bool(_GIT.search(path) or _DEFAULT.search(path))
         said = _said(self._own, path)
-        directory = path
-        while said is None and directory:
-            directory = posixpath.dirname(directory)
-            below = path[len(directory) :].lstrip("/")
-            said = _said(self._by_directory.get(directory), below)
-        return _said(_default(), path) is True if said is None else said
+        for directory, rules in chain:
+            if said is not None:
+                break
+            said = _said(rules, path[len(directory) :].lstrip("/"))
+        return bool(_GIT.search(path)) if said is None else said
 
-
-@cache
-def _default() -> PathSpec[Any] | None:
-    return _rules(_DEFAULT, "")
+    def _chain(self, directory: str) -> tuple[tuple[str, PathSpec[Any]], ...]:
+        found = self._chains.get(directory)
+        if found is None:
+            found = self._chain(posixpath.dirname(directory)) if directory else ()
+            where = posixpath.join(self._where, directory, IGNORE_FILE)
+            if rules := _rules(self._text_of(directory), where):
+                self._texts += 1
+                if self._texts > _MOST_TEXTS:
+                    raise SourceInvalid(
+                        f"there are more than {_MOST_TEXTS} {IGNORE_FILE} files", where=self._where
+                    )
+                found = ((directory, rules), *found)
+            self._chains[directory] = found
+        return found
 
 
 def _rules(text: str, where: str) -> PathSpec[Any] | None:
@@ -99,8 +91,15 @@ def _rules(text: str, where: str) -> PathSpec[Any] | None:
             f"there are more than {_MOST_PATTERNS} patterns, or {LONGEST_TEXT >> 10} KiB of them",
             where=where,
         )
+    if not lines:
+        return None
+    # Here, because it takes its time, and few have rules.
+    from pathspec import PathSpec
+    from pathspec.patterns.gitignore.base import GitIgnorePatternError
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
     try:
-        return PathSpec.from_lines(GitIgnoreSpecPattern, lines, backend="re2") if lines else None
+        return PathSpec.from_lines(GitIgnoreSpecPattern, lines, backend="re2")
     except GitIgnorePatternError as error:
         raise SourceInvalid(f"a pattern cannot be read: {error}", where=where) from None
 

@@ -89,7 +89,7 @@ def _leave_out(target: Path, files: set[str], own: str, where: str) -> None:
         for path in files
         if posixpath.basename(path) == IGNORE_FILE
     }
-    rules = SourceIgnore(texts, own, where=where)
+    rules = SourceIgnore(lambda directory: texts.get(directory, ""), own, where=where)
     for path in filter(rules.ignores, files):
         (target / path).unlink()
         for directory in (target / path).parents:

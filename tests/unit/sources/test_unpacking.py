@@ -79,7 +79,7 @@ def test_ignored_files_are_not_there_nor_what_is_empty_without_them(room: Room) 
             member("apps/logo.png", b"\x89PNG"),
         ]
     )
-    left = {".sourceignore", "apps/.sourceignore"}
+    left = {".sourceignore", "apps/.sourceignore", "apps/logo.png"}
     assert room.unpack(content, "web.yaml") == left
     assert not (room.target / "docs").exists()
 
