@@ -13,7 +13,7 @@ import posixpath
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from helmops.errors import DeclarationError
 
@@ -22,6 +22,24 @@ MAX_FILE: Final = 8 * 1024 * 1024
 
 _Signature = tuple[int, int, int, int, int]
 _NOTHING: Final[_Signature] = (0, 0, 0, 0, 0)
+
+
+class TreeView(Protocol):
+    """A tree, or what is to be seen of it; methods as `FileTree` has them."""
+
+    @property
+    def show(self) -> Callable[[str], str]:
+        """What people are told of a path."""
+
+    def read(self, path: str) -> bytes | None: ...
+    def digest(self, path: str) -> str: ...
+    def names(self, path: str) -> tuple[str, ...] | None: ...
+    def names_digest(self, path: str) -> str: ...
+    def is_directory(self, path: str) -> bool: ...
+    def is_file(self, path: str) -> bool: ...
+    def real(self, path: str) -> str: ...
+    def ignores(self, path: str) -> bool:
+        """Whether a path is left out on purpose."""
 
 
 class LeavesTree(DeclarationError):
@@ -37,6 +55,8 @@ class _Seen:
     signature: _Signature
     digest: str
     settled: bool = False
+    #: Of a directory.
+    names: tuple[str, ...] | None = None
 
 
 class FileTree:
@@ -82,18 +102,28 @@ class FileTree:
         Names that begin with a dot are left out. Raises LeavesTree.
         """
         found = self._names(path)
-        digest = "" if found is None else hashlib.sha256("\0".join(found).encode()).hexdigest()
-        seen = _Seen(self._signature(path), digest)
+        seen = _Seen(self._signature(path), digest_of_names(found), names=found)
         self._listings[path] = self._settled(self._listings.get(path), seen)
         return found
 
     def names_digest(self, path: str) -> str:
         """A digest of `names`; empty where there is no directory. Raises LeavesTree."""
+        return self._listed(path).digest
+
+    def names_seen(self, path: str) -> tuple[str, ...] | None:
+        """`names`, where that was asked since the last `look` without asking again."""
+        return self._listed(path).names
+
+    def ignores(self, path: str) -> bool:
+        """False: nothing is left out."""
+        return False
+
+    def _listed(self, path: str) -> _Seen:
         seen = self._listings.get(path)
         if seen is None:
             self.names(path)
             seen = self._listings[path]
-        return seen.digest
+        return seen
 
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory. Raises LeavesTree."""
@@ -235,6 +265,11 @@ class FileTree:
             f"`{path}` leads out of the repository",
             next_step="only files of the same repository are read",
         )
+
+
+def digest_of_names(names: tuple[str, ...] | None) -> str:
+    """What `names_digest` is of these."""
+    return "" if names is None else hashlib.sha256("\0".join(names).encode()).hexdigest()
 
 
 def joined(directory: str, path: str) -> str:

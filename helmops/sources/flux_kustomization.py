@@ -40,7 +40,8 @@ from helmops.model.documents import Document, Documents, dotted, read_documents,
 from helmops.model.kustomization_order import wanted_by
 from helmops.model.releases import DeclarationKey
 from helmops.resolve.substitution import SubstitutionError, check_names, substitute
-from helmops.sources.file_tree import FileTree, joined
+from helmops.sources.file_tree import FileTree, TreeView, joined
+from helmops.sources.flux_artifact import ArtifactFiles
 from helmops.sources.flux_places import Place, bare_url, split
 from helmops.sources.kustomize import (
     Built,
@@ -229,6 +230,7 @@ class _Run:
         self._beside: list[SourceFile] = []
         self._own_sources: set[tuple[DeclarationKey, str]] = set()
         self._trees: list[FileTree] = []
+        self._artifacts: dict[tuple[str, str | None], ArtifactFiles] = {}
         self._read_paths: set[tuple[str, str]] = set()
 
     # Where it begins
@@ -355,7 +357,7 @@ class _Run:
             if path.split("/")[0] == "..":
                 raise node.fail(f"`{node.spec.path}` leads out of the repository", ("spec", "path"))
             self._refuse_patches_without_target(node)
-            built = await self._build_of(node.spec, tree, path)
+            built = await self._build_of(node.spec, self._artifact_of(node, tree), path)
         except KustomizeUnavailable as error:
             self._fail(node, error)
             return None
@@ -368,7 +370,18 @@ class _Run:
             return None
         return built, tree, variables
 
-    async def _build_of(self, spec: KustomizationSpec, tree: FileTree, path: str) -> Built:
+    def _artifact_of(self, node: _Node, tree: FileTree) -> TreeView:
+        """What Flux would have of these files. Raises SourceInvalid for bad ignore rules."""
+        if node.spec.source_ref.kind != "GitRepository" and tree is not node.place.tree:
+            return tree  # unpacked without what is ignored
+        found = self._objects.get(("GitRepository", _source_key(node)))
+        ignore = found.document.data["spec"].get("ignore") if found is not None else None
+        known = self._artifacts.get((tree.root, ignore))
+        if known is None:
+            known = self._artifacts[tree.root, ignore] = ArtifactFiles(tree, ignore)
+        return known
+
+    async def _build_of(self, spec: KustomizationSpec, tree: TreeView, path: str) -> Built:
         builder, overlay = self._f._builder, _overlay_of(spec)
         with_text = spec.post_build is not None
         # In a thread only what takes its time: to go there and back is half the cost of the rest.

@@ -34,7 +34,7 @@ import yaml
 
 from helmops.errors import DeclarationError
 from helmops.model.documents import Document, read_documents
-from helmops.sources.file_tree import FileTree, joined
+from helmops.sources.file_tree import TreeView, joined
 from helmops.sources.kustomize_files import (
     KUSTOMIZATION_NAMES,
     InputReader,
@@ -138,7 +138,7 @@ class Kustomizer:
 
     def build(
         self,
-        tree: FileTree,
+        tree: TreeView,
         directory: str,
         overlay: Overlay | None = None,
         *,
@@ -158,7 +158,7 @@ class Kustomizer:
 
     def known(
         self,
-        tree: FileTree,
+        tree: TreeView,
         directory: str,
         overlay: Overlay | None = None,
         *,
@@ -188,7 +188,7 @@ class Kustomizer:
 
     def _build(
         self,
-        tree: FileTree,
+        tree: TreeView,
         directory: str,
         overlay: Overlay | None,
         key: str,
@@ -256,7 +256,7 @@ class Kustomizer:
     # kubectl
 
     def _run(
-        self, tree: FileTree, directory: str, inputs: Inputs, file: str, kustomization: bytes
+        self, tree: TreeView, directory: str, inputs: Inputs, file: str, kustomization: bytes
     ) -> str:
         program = shutil.which(self._executable)
         if program is None:
@@ -278,7 +278,7 @@ class Kustomizer:
             )
 
     def _kubectl(
-        self, program: str, scratch: str, path: str, inputs: Inputs, tree: FileTree, file: str
+        self, program: str, scratch: str, path: str, inputs: Inputs, tree: TreeView, file: str
     ) -> str:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HELMOPS_")}
         environment |= {"KUBECONFIG": os.devnull, "KUBECTL_KUBERC": "false"}
@@ -325,7 +325,7 @@ class Kustomizer:
 
     # What is kept
 
-    def _keep(self, key: str, tree: FileTree, inputs: Inputs, built: Built) -> Built:
+    def _keep(self, key: str, tree: TreeView, inputs: Inputs, built: Built) -> Built:
         files = {path: hashlib.sha256(text).hexdigest() for path, text in inputs.files.items()}
         files |= dict.fromkeys(inputs.absent, "")
         with contextlib.suppress(DeclarationError):
@@ -384,7 +384,7 @@ class Kustomizer:
                 entry.unlink(missing_ok=True)
 
 
-def _is_current(kept: _Kept, tree: FileTree) -> bool:
+def _is_current(kept: _Kept, tree: TreeView) -> bool:
     try:
         return all(tree.digest(path) == digest for path, digest in kept.files.items()) and all(
             tree.names_digest(path) == digest for path, digest in kept.listed.items()
@@ -416,7 +416,7 @@ def _generated(shown: str, resources: Sequence[str]) -> Document:
 
 
 def _with_overlay(
-    data: Mapping[str, Any], overlay: Overlay, tree: FileTree, directory: str, inputs: Inputs
+    data: Mapping[str, Any], overlay: Overlay, tree: TreeView, directory: str, inputs: Inputs
 ) -> dict[str, Any]:
     """A kustomization with what Flux puts into it. Raises DeclarationError."""
     names = {

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from helmops.errors import DeclarationError
 from helmops.model.documents import Document, Path, dotted, read_documents
-from helmops.sources.file_tree import FileTree, LeavesTree, joined
+from helmops.sources.file_tree import LeavesTree, TreeView, joined
 
 #: The names of kustomize's own file, in the order in which they are looked for.
 KUSTOMIZATION_NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -50,7 +50,7 @@ class Inputs:
     directories: set[str] = field(default_factory=set)
 
 
-def kustomization_file(tree: FileTree, directory: str) -> str:
+def kustomization_file(tree: TreeView, directory: str) -> str:
     """The path of a directory's kustomization file; empty where it has none.
 
     Raises DeclarationError where there are several.
@@ -82,7 +82,7 @@ def read_kustomization(path: str, content: bytes) -> Document:
 class InputReader:
     """Collects what a build reads, within its bounds."""
 
-    def __init__(self, tree: FileTree, *, allow_remote: bool) -> None:
+    def __init__(self, tree: TreeView, *, allow_remote: bool) -> None:
         self._tree = tree
         self._allow_remote = allow_remote
         self._size = 0
@@ -208,6 +208,11 @@ class InputReader:
                     self._file(path, where)
                     return
                 self.inputs.absent.add(path)
+                if self._tree.ignores(path):
+                    raise DeclarationError(
+                        f"`{reference}` is ignored: Flux leaves it out",
+                        next_step="see .sourceignore, and `ignore` of the GitRepository",
+                    )
                 raise DeclarationError(
                     f"`{reference}` does not exist", next_step="paths are relative to this file"
                 )

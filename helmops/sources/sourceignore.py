@@ -67,6 +67,16 @@ class SourceIgnore:
             said = _said(rules, path[len(directory) :].lstrip("/"))
         return bool(_GIT.search(path)) if said is None else said
 
+    def may_bring_in(self, directory: str) -> bool:
+        """Whether a rule above an ignored directory, or in it, may bring something in again."""
+        above = (rules for _, rules in self._chain(directory))
+        return any(
+            pattern.include is False
+            for rules in (self._own, *above)
+            if rules is not None
+            for pattern in rules.patterns
+        )
+
     def _chain(self, directory: str) -> tuple[tuple[str, PathSpec[Any]], ...]:
         found = self._chains.get(directory)
         if found is None:

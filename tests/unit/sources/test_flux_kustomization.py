@@ -432,6 +432,7 @@ async def test_releases_of_a_failed_or_suspended_kustomization_are_never_taken_f
     later = Declarations(
         clock=repository.clock,
         git=repository.git,
+        artifacts=repository.artifacts,
         default_namespace="default",
         random=lambda: 1.0,
         builder=repository.builder,
@@ -440,3 +441,99 @@ async def test_releases_of_a_failed_or_suspended_kustomization_are_never_taken_f
     await later.read()
     assert place not in later.locations
     assert place.partition("#")[0] in later.locations
+
+
+# What Flux would not have.
+
+
+async def test_a_directory_without_kustomization_is_built_without_what_is_ignored(
+    repository: FluxRepository,
+) -> None:
+    repository.flux("web", "./apps/web")
+    repository.release("apps/web/release.yaml", "web")
+    repository.release("apps/web/cloudbuild.yaml", "ci")
+    repository.release("apps/web/tests/release.yaml", "test")
+    declared = await repository.read()
+    assert (keys(declared), declared.errors) == ({"default/web", "default/test"}, ())
+    repository.write("apps/.sourceignore", "tests/\n")
+    declared = await repository.poll()
+    assert declared is not None
+    assert keys(declared) == {"default/web", "default/ci"}  # its own rules count, not Flux's
+    repository.write("apps/.sourceignore", "tests/\ncloudbuild.yaml\n")
+    declared = await repository.poll()
+    assert declared is not None
+    assert keys(declared) == {"default/web"}
+    (repository.root / "apps/.sourceignore").unlink()
+    declared = await repository.poll()
+    assert declared is not None
+    assert keys(declared) == {"default/web", "default/test"}
+
+
+async def test_a_kustomization_that_names_what_is_ignored_is_told_so(
+    repository: FluxRepository,
+) -> None:
+    repository.flux("web", "./apps/web")
+    repository.kustomization("apps/web", "resources:\n  - release.yaml\n  - old.yaml\n")
+    repository.release("apps/web/release.yaml", "web")
+    repository.release("apps/web/old.yaml", "old")
+    repository.write("apps/.sourceignore", "old.yaml\n")
+    declared = await repository.read()
+    assert problems(declared) == [
+        "apps/web/kustomization.yaml:5: resources[1]: `old.yaml` is ignored: Flux leaves it out "
+        "(see .sourceignore, and `ignore` of the GitRepository)"
+    ]
+    assert not declared.complete
+
+
+async def test_the_own_repositorys_ignore_has_the_last_word(repository: FluxRepository) -> None:
+    repository.write(
+        "clusters/prod/source.yaml",
+        f"""
+        apiVersion: source.toolkit.fluxcd.io/v1
+        kind: GitRepository
+        metadata:
+          name: flux-system
+          namespace: flux-system
+        spec:
+          interval: 1m
+          url: {URL}
+          ref:
+            branch: main
+          ignore: |
+            /*
+            !/apps/web
+        """,
+    )
+    repository.flux("web", "./apps")
+    repository.release("apps/web/release.yaml", "web")
+    repository.release("apps/other/release.yaml", "other")
+    repository.write("apps/web/.sourceignore", "release.yaml\n")
+    declared = await repository.read()
+    assert (keys(declared), problems(declared)) == ({"default/web"}, [])
+
+
+async def test_a_path_of_which_nothing_is_left_is_an_error_and_no_removal(
+    repository: FluxRepository,
+) -> None:
+    repository.flux("web", "./apps/web")
+    repository.release("apps/web/release.yaml", "web")
+    repository.write(".sourceignore", "/apps/\n")
+    declared = await repository.read()
+    assert problems(declared) == [
+        "clusters/prod/web.yaml:9: spec.path: there is no directory `apps/web`"
+    ]
+    assert not declared.complete
+
+
+async def test_bad_ignore_rules_are_an_error_of_the_kustomizations_they_concern(
+    repository: FluxRepository,
+) -> None:
+    repository.flux("web", "./apps/web")
+    repository.release("apps/web/release.yaml", "web")
+    repository.flux("shop", "./apps/shop")
+    repository.release("apps/shop/release.yaml", "shop")
+    repository.write("apps/web/.sourceignore", "a\\\n")
+    declared = await repository.read()
+    assert keys(declared) == {"default/shop"}
+    assert len(problems(declared)) == 1
+    assert "apps/web/.sourceignore: a pattern cannot be read" in problems(declared)[0]
