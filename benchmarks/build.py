@@ -222,8 +222,11 @@ async def _service(
     repository: Repository, cache: Path, kubectl: Path, number: int
 ) -> tuple[float, float, int]:
     """Seconds until the running service knows a change, seconds of a look, and who was woken."""
+    from helmops.http import Http
     from helmops.service.clock import SystemClock
     from helmops.sources.git import GitMirrors
+    from helmops.sources.oci_artifacts import OciArtifacts
+    from helmops.sources.oci_trees import OciTrees
     from helmops.sources.sops import Sops
 
     settings = Settings.load(
@@ -241,6 +244,7 @@ async def _service(
         GitMirrors(cache / "git"),
         Sops(),
         builder_of(settings),
+        artifacts=OciTrees(OciArtifacts(Http(), cache), cache / "artifacts"),
         cluster=None,
         see=lambda _: None,
     )

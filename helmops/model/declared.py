@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +29,7 @@ from helmops.model.declarations import (
     HelmChart,
     HelmRelease,
     Kustomization,
+    OCIRepository,
     Provider,
     Receiver,
     ReleasePolicy,
@@ -37,7 +38,7 @@ from helmops.model.declarations import (
     Secret,
     Source,
 )
-from helmops.model.declarations.unsupported import unsupported_places
+from helmops.model.declarations.unsupported import Unsupported, chart_places, unsupported_places
 from helmops.model.declarations.validation import with_namespace
 from helmops.model.documents import Document, Path, dotted
 from helmops.model.kustomization_order import FirstWait, first_waits
@@ -280,8 +281,11 @@ class DeclarationSet:
                 wanted.insert(0, (reference.kind, DeclarationKey(namespace, reference.name)))
             elif (artifact := self.source_of(release)) is not None:
                 wanted.insert(0, (artifact.resource.kind, artifact.key))
-        concerned += [self.sources[k] for k in dict.fromkeys(wanted) if k in self.sources]
-        return unsupported(*concerned)
+        sources = [self.sources[k] for k in dict.fromkeys(wanted) if k in self.sources]
+        return (
+            *unsupported(*concerned, *sources),
+            *(_not_supported(each, *place) for each in sources for place in _chart_places(each)),
+        )
 
 
 def template_of(chart: HelmChart) -> ChartTemplate:
@@ -308,15 +312,24 @@ def template_of(chart: HelmChart) -> ChartTemplate:
 def unsupported(*declared: Declared[Resource]) -> tuple[NotSupported, ...]:
     """What is not acted on yet in declarations, each with file, line and field."""
     return tuple(
-        NotSupported(
-            what,
-            where=item.where_is(path),
-            field=dotted(path),
-            next_step="remove the field, or leave this release to another tool for now",
-        )
+        _not_supported(item, path, what)
         for item in declared
         for path, what in unsupported_places(item.resource)
     )
+
+
+def _not_supported(item: Declared[Resource], path: Path, what: str) -> NotSupported:
+    return NotSupported(
+        what,
+        where=item.where_is(path),
+        field=dotted(path),
+        next_step="remove the field, or leave this release to another tool for now",
+    )
+
+
+def _chart_places(source: Declared[Any]) -> Iterable[Unsupported]:
+    resource = source.resource
+    return chart_places(resource) if isinstance(resource, OCIRepository) else ()
 
 
 def unsupported_fields(*declared: Declared[Resource]) -> tuple[str, ...]:

@@ -148,6 +148,33 @@ class GitTrees(Protocol):
         """
 
 
+class ArtifactTrees(Protocol):
+    """Artifacts in OCI registries that hold files, unpacked read-only by revision."""
+
+    async def resolve(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """The revision that `ref` names now, as Flux writes it: `1.2.3@sha256:…`, or the digest
+        alone. The registry is asked. Raises SourceError, ConstraintError.
+        """
+
+    async def seen(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """The revision that it named when it was asked last, also by an earlier process; empty
+        where nobody knows. Raises SourceError, ConstraintError.
+        """
+
+    async def checkout(
+        self,
+        repository: OCIRepositorySpec,
+        credentials: HttpCredentials,
+        revision: str,
+        *,
+        keys: Sequence[bytes] = (),
+    ) -> Tree:
+        """The files of that revision, fetched where they are not at hand. `keys` are public ones
+        (PEM), of which one must have signed it where the repository's `verify` says so. Raises
+        SourceError, ChartRefused, SignatureRefused.
+        """
+
+
 class TreeFiles(Protocol):
     """Files of a checkout or a directory."""
 

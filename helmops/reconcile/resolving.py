@@ -333,7 +333,7 @@ class Resolver:
             credentials = self._opened_with.get(opened, HttpCredentials())
             trouble = await self._artifacts.trouble(source.resource.spec, credentials)
         elif isinstance(source.resource, GitRepository):
-            trouble = self._trees.trouble(source.key)
+            trouble = self._trees.trouble(opened)
         return (
             replace(desired, target=replace(target, fetch_failed=trouble)) if trouble else desired
         )
@@ -476,7 +476,7 @@ class Resolver:
         if isinstance(source.resource, OCIRepository):
             return await self._chart_of_artifact(source, limits)
         if isinstance(source.resource, GitRepository):
-            tree = await self._trees.of_git(declarations, source)
+            tree = await self._trees.of(declarations, source)
             fetch = self._dependencies_of(declarations, source.key.namespace)
             return await self._built(tree, spec, deployed, source.resource.kind, fetch), None
         raise NotSupported(

@@ -102,7 +102,7 @@ class ValuesReader:
             return [_of_key(data, reference, where, place)]
         if reference.kind == "GitRepository":
             source = declarations.source("GitRepository", key, wanted_at=place)
-            tree = await self._trees.of_git(declarations, source)
+            tree = await self._trees.of(declarations, source)
             return await self._files_of(
                 tree, reference.path, "", f" in GitRepository {key}", reference, place
             )

@@ -1,4 +1,4 @@
-"""Checkouts of the GitRepositories that Kustomizations take their files from."""
+"""The files of the sources that Kustomizations take them from, as they are now."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from helmops.errors import HelmopsError, SourceError, SourceUnavailable
-from helmops.model.declarations import GitRepository
-from helmops.model.declared import DeclarationSet, Declared, unsupported
+from helmops.errors import DeclarationError, HelmopsError, SourceUnavailable
+from helmops.model.declared import DeclarationSet, Declared, KindKey, unsupported
 from helmops.model.releases import DeclarationKey
 from helmops.reconcile.credentials import CredentialReader
-from helmops.reconcile.ports import Clock, GitTrees
+from helmops.reconcile.ports import ArtifactTrees, Clock, GitTrees
 from helmops.reconcile.trees import Trees
 from helmops.service.polling import Polls
 from helmops.sources.file_tree import FileTree
@@ -23,59 +22,76 @@ from helmops.sources.git_process import shown_url
 
 @dataclass(slots=True)
 class _Used:
-    """A repository that something came from the last time."""
+    """A source that something was to come from the last time. `is_failing` where it gave nothing,
+    or could not be asked.
+    """
 
-    source: Declared[GitRepository]
+    source: Declared[Any]
     asked_at: datetime
+    is_failing: bool = False
 
 
 class Checkouts:
-    """The repositories by their declarations, each asked at its interval."""
+    """The sources by their declarations, each asked at its interval; earlier where it could not be
+    asked before.
+    """
 
     def __init__(
         self,
         *,
         clock: Clock,
         git: GitTrees,
+        artifacts: ArtifactTrees,
         random: Callable[[], float],
         cluster: Cluster | None,
         see: Callable[[Any], None],
     ) -> None:
         self._clock = clock
         self._secrets = _Secrets(cluster, see)
-        self._trees = Trees(clock=clock, git=git, credentials=CredentialReader(self._secrets))
-        self._polls: Polls[DeclarationKey] = Polls(
-            clock=clock, random=random, cap=timedelta(minutes=2)
+        self._trees = Trees(
+            clock=clock,
+            git=git,
+            artifacts=artifacts,
+            credentials=CredentialReader(self._secrets),
         )
-        self._used: dict[DeclarationKey, _Used] = {}
-        self._before: dict[DeclarationKey, _Used] = {}
+        self._polls: Polls[KindKey] = Polls(clock=clock, random=random, cap=timedelta(minutes=2))
+        self._used: dict[KindKey, _Used] = {}
+        self._before: dict[KindKey, _Used] = {}
         self._opened: dict[str, FileTree] = {}
 
     def begin(self) -> None:
         """Declarations are read anew: what is not asked for now is not used any more."""
         self._before, self._used = self._used, {}
 
-    async def files_of(self, declared: DeclarationSet, source: Declared[GitRepository]) -> FileTree:
-        """The files of a repository as they were seen last. Raises HelmopsError.
+    async def files_of(self, declared: DeclarationSet, source: Declared[Any]) -> FileTree:
+        """The files of a source as they were seen last. Raises HelmopsError.
 
         `declared` has what is declared so far: Secrets to open it with, repositories it includes.
         """
         refused = unsupported(source)
         if refused:
             raise refused[0]
-        spec = source.resource.spec
+        kind, spec = source.resource.kind, source.resource.spec
         if spec.suspend:
             raise SourceUnavailable(
-                f"GitRepository {source.key} is suspended", next_step="set spec.suspend to false"
+                f"{kind} {source.key} is suspended", next_step="set spec.suspend to false"
             )
         self._secrets.declared = declared
-        before = self._before.get(source.key) or self._used.get(source.key)
-        tree = await self._trees.of_git(declared, source)
-        now = self._clock.now()
-        self._used[source.key] = _Used(source, before.asked_at if before else now)
+        key = kind, source.key
+        before = self._before.get(key) or self._used.get(key)
+        asked_at = before.asked_at if before else self._clock.now()
+        used = self._used[key] = _Used(source, asked_at, is_failing=True)
+        try:
+            tree = await self._trees.of(declared, source)
+        except HelmopsError as error:
+            self._failed(key, error)
+            raise
+        used.is_failing = bool(self._trees.trouble(key))
+        if used.is_failing:
+            self._ask_again_soon(key)
         opened = self._opened.get(tree.path)
         if opened is None:
-            label = f"git+{shown_url(spec.url)}"
+            label = f"git+{shown_url(spec.url)}" if kind == "GitRepository" else tree.name
             opened = FileTree(
                 tree.path, frozen=True, show=lambda path: shown_in_git(label, "", path)
             )
@@ -83,23 +99,47 @@ class Checkouts:
         return opened
 
     async def is_stale(self) -> bool:
-        """Whether a repository that is used has another revision now; asked at its interval."""
+        """Whether a source that is used has another revision now, does not answer any more, or does
+        again. Asked at its interval.
+        """
         changed = False
-        for key, used in self._used.items():
+        for key, used in list(self._used.items()):
             now = self._clock.now()
-            if now - used.asked_at < used.source.resource.spec.interval:
-                continue
-            if not self._polls.is_due(key):
+            is_due = now - used.asked_at >= used.source.resource.spec.interval
+            if not (is_due or self._polls.failing(key)) or not self._polls.is_due(key):
                 continue
             used.asked_at = now
+            was_failing = used.is_failing
             try:
-                changed |= await self._trees.poll(used.source)
+                changed |= await self._trees.poll(used.source) or was_failing
+                used.is_failing = False
                 self._polls.succeeded(key)
             except HelmopsError as error:
-                # What was checked out stays in use; a release that needs the source says so.
-                retry_after = error.retry_after if isinstance(error, SourceError) else None
-                self._polls.failed(key, retry_after)
+                # What was taken before stays in use, as long as nobody says that it is gone.
+                used.is_failing = True
+                changed |= not was_failing
+                self._failed(key, error)
         return changed
+
+    def troubles(self) -> tuple[DeclarationError, ...]:
+        """The sources that could not be asked, whose files are taken to be as they were."""
+        return tuple(
+            DeclarationError(
+                f"{kind} {key} cannot be asked, and is taken to be as it was: {trouble}",
+                where=used.source.where,
+            )
+            for (kind, key), used in self._used.items()
+            if (trouble := self._trees.trouble((kind, key)))
+        )
+
+    def _failed(self, key: KindKey, error: HelmopsError) -> None:
+        """When to ask again: soon for one that does not answer, else at its interval."""
+        if isinstance(error, SourceUnavailable):
+            self._ask_again_soon(key, error.retry_after)
+
+    def _ask_again_soon(self, key: KindKey, retry_after: float | None = None) -> None:
+        if self._polls.is_due(key):  # several Kustomizations come for the same source
+            self._polls.failed(key, retry_after)
 
 
 class _Secrets:

@@ -17,7 +17,7 @@ from helmops.model.declaration_set import BuiltDeclarations, read_declarations
 from helmops.model.declarations import GitRepositorySpec
 from helmops.model.declared import DeclarationSet, Declared, SourceFile
 from helmops.model.releases import DeclarationKey
-from helmops.reconcile.ports import Clock, GitTrees
+from helmops.reconcile.ports import ArtifactTrees, Clock, GitTrees
 from helmops.service.polling import Polls
 from helmops.sources.directory import DeclarationDirectory
 from helmops.sources.flux_kustomization import Cluster, Decrypt, Following, chain_of
@@ -84,6 +84,7 @@ class Declarations:
         *,
         clock: Clock,
         git: GitTrees,
+        artifacts: ArtifactTrees,
         default_namespace: str,
         random: Callable[[], float],
         decrypt: Decrypt | None = None,
@@ -95,7 +96,13 @@ class Declarations:
         self._git = git
         self._decrypt = decrypt
         self._open_checkouts = partial(
-            _checkouts, clock=clock, git=git, random=random, cluster=cluster, see=see
+            _checkouts,
+            clock=clock,
+            git=git,
+            artifacts=artifacts,
+            random=random,
+            cluster=cluster,
+            see=see,
         )
         self._checkouts: Checkouts | None = None
         self._following: Following | None = None
@@ -194,6 +201,8 @@ class Declarations:
         troubles = tuple(place.trouble for place in self._places if place.trouble is not None)
         if troubles:
             read = replace(read, errors=(*troubles, *read.errors), complete=False)
+        if self._checkouts is not None and (away := self._checkouts.troubles()):
+            read = replace(read, errors=(*read.errors, *away))
         self.current = read
         return read
 
@@ -310,7 +319,7 @@ class Declarations:
 
 
 def _checkouts(**parts: Any) -> Checkouts:
-    """Imported when a repository is wanted: most declarations name none but their own."""
+    """Imported when a source is wanted: most declarations name none but their own."""
     from helmops.service.checkouts import Checkouts
 
     return Checkouts(**parts)

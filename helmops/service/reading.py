@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from helmops.cluster.references import ClusterReferences
     from helmops.model.charts import IncludedTree, Tree
-    from helmops.model.credentials import GitCredentials
-    from helmops.model.declarations import GitRepositorySpec
-    from helmops.reconcile.ports import GitTrees
+    from helmops.model.credentials import GitCredentials, HttpCredentials
+    from helmops.model.declarations import GitRepositorySpec, OCIRepositorySpec
+    from helmops.reconcile.ports import ArtifactTrees, GitTrees
     from helmops.sources.git import GitMirrors
+    from helmops.sources.oci_trees import OciTrees
 
 
 async def declared_only(
@@ -40,6 +41,7 @@ async def declared_only(
     async with contextlib.AsyncExitStack() as stack:
         git = _GitWhenAsked(settings.cache_dir / "git")
         stack.callback(git.close)
+        artifacts = _ArtifactsWhenAsked(settings, stack)
         builder = builder_of(settings)
         stack.callback(builder.close)
         cluster = _ClusterWhenAsked(settings, stack)
@@ -49,6 +51,7 @@ async def declared_only(
             git,
             Sops(settings.sops),
             builder,
+            artifacts=artifacts,
             cluster=cluster,
             see=see,
         )
@@ -91,6 +94,47 @@ class _GitWhenAsked:
         return await self._made().checkout(
             repository, credentials, revision, keys=keys, included=included
         )
+
+
+class _ArtifactsWhenAsked:
+    """The `ArtifactTrees` port, made when it is asked first."""
+
+    def __init__(self, settings: Settings, stack: contextlib.AsyncExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._made: OciTrees | None = None
+
+    async def _trees(self) -> OciTrees:
+        from helmops.http import Http
+        from helmops.sources.oci_artifacts import OciArtifacts
+        from helmops.sources.oci_trees import OciTrees
+
+        if self._made is None:
+            cache = self._settings.cache_dir
+            http = Http()
+            self._made = OciTrees(OciArtifacts(http, cache), cache / "artifacts")
+            await self._stack.enter_async_context(http)
+        return self._made
+
+    async def resolve(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """See the port."""
+        return await (await self._trees()).resolve(repository, credentials)
+
+    async def seen(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """See the port."""
+        return await (await self._trees()).seen(repository, credentials)
+
+    async def checkout(
+        self,
+        repository: OCIRepositorySpec,
+        credentials: HttpCredentials,
+        revision: str,
+        *,
+        keys: Sequence[bytes] = (),
+    ) -> Tree:
+        """See the port."""
+        trees = await self._trees()
+        return await trees.checkout(repository, credentials, revision, keys=keys)
 
 
 class _ClusterWhenAsked:
@@ -138,6 +182,7 @@ def declarations_of(
     sops: Sops,
     builder: Kustomizer,
     *,
+    artifacts: ArtifactTrees,
     cluster: Cluster | None,
     see: Callable[[Any], None],
 ) -> Declarations:
@@ -145,6 +190,7 @@ def declarations_of(
     declarations = Declarations(
         clock=clock,
         git=git,
+        artifacts=artifacts,
         default_namespace=settings.namespace,
         random=random.random,
         decrypt=sops.decrypt,

@@ -62,6 +62,7 @@ from helmops.sources.charts import ChartPackager
 from helmops.sources.git import GitMirrors
 from helmops.sources.helm_repository import HelmRepositories
 from helmops.sources.oci_artifacts import OciArtifacts
+from helmops.sources.oci_trees import OciTrees
 from helmops.sources.sops import Sops
 from helmops.sources.tree_files import TreeFiles
 from helmops.store.journal import SqlJournal
@@ -179,11 +180,18 @@ class Installation:
             sops = Sops(settings.sops)
             builder = builder_of(settings)
             stack.callback(builder.close)
-            declarations = declarations_of(
-                settings, clock, git, sops, builder, cluster=references, see=secrets.see
-            )
             artifacts = ArtifactCache(settings.cache_dir / "charts", limit=settings.cache_size)
             registries = OciArtifacts(http, settings.cache_dir, artifacts=artifacts)
+            declarations = declarations_of(
+                settings,
+                clock,
+                git,
+                sops,
+                builder,
+                artifacts=OciTrees(registries, settings.cache_dir / "artifacts"),
+                cluster=references,
+                see=secrets.see,
+            )
             resolver = Resolver(
                 clock=clock,
                 helm=helm,

@@ -54,6 +54,7 @@ def cache_entries(directory: Path) -> tuple[CacheEntry, ...]:
         *_of_files("registry", directory / "oci", "**/*", _short),
         *_of_trees("git mirror", directory / "git" / "mirrors", "*", _described),
         *_of_trees("git checkout", directory / "git" / "trees", "*/*", _named),
+        *_of_trees("artifact", directory / "artifacts", "*/*", _short),
     ]
     return tuple(sorted(found, key=lambda entry: (entry.used, entry.name), reverse=True))
 

@@ -28,11 +28,13 @@ from helmops.model.declarations import (
     GitRepository,
     Kustomization,
     KustomizationSpec,
+    OCIRepository,
     Secret,
     Source,
     SubstituteReference,
 )
 from helmops.model.declarations.kinds import KINDS
+from helmops.model.declarations.kustomization import FILE_SOURCES
 from helmops.model.declarations.unsupported import unsupported_places
 from helmops.model.declarations.validation import identify, is_declaration, validate
 from helmops.model.declared import BuiltBy, DeclarationSet, Declared, KindKey, SourceFile
@@ -64,8 +66,8 @@ _GROUPS: Final = {model.api_group for model in KINDS.values() if model.api_group
 
 
 #: What Kustomizations refer to.
-_REFERRED_KINDS: Final = ("GitRepository", "ConfigMap", "Secret")
-_REFERRED: Final = re.compile(r"kind\"?: *[\"']?(GitRepository|ConfigMap|Secret)\b")
+_REFERRED_KINDS: Final = (*FILE_SOURCES, "ConfigMap", "Secret")
+_REFERRED: Final = re.compile(rf"kind\"?: *[\"']?({'|'.join(_REFERRED_KINDS)})\b")
 
 
 class Decrypt(Protocol):
@@ -87,9 +89,9 @@ class Cluster(Protocol):
         """Its data, or None where there is none. Raises HelmopsError."""
 
 
-#: Gives the files of a GitRepository as they are now; the set has what is declared so far. Raises
+#: Gives the files of a source as they are now; the set has what is declared so far. Raises
 #: HelmopsError.
-Checkout = Callable[[DeclarationSet, Declared[GitRepository]], Awaitable[FileTree]]
+Checkout = Callable[[DeclarationSet, Declared[Any]], Awaitable[FileTree]]
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class _Output:
 class Following:
     """Follows the Kustomizations of some places, again and again.
 
-    `checkout` gets the checkouts of other repositories, `cluster` what is not declared (None where
+    `checkout` gets the files of other sources, `cluster` what is not declared (None where
     no cluster is asked), `decrypt` opens what SOPS encrypted, `hide` is told the texts of Secrets
     that variables come from.
     """
@@ -223,12 +225,12 @@ class _Run:
         self._outputs: list[_Output] = []
         self._errors: list[DeclarationError] = []
         self._objects: dict[KindKey, _Output] = {}
-        self._assumed_own: set[tuple[DeclarationKey, str]] = set()
+        self._assumed_own: set[tuple[KindKey, str]] = set()
         self._used_asked: set[tuple[str, DeclarationKey]] = set()
         self._kept_substituted: dict[tuple[str, str], dict[str, Any]] = {}
         self._again: dict[DeclarationKey, list[Document]] = {}
         self._beside: list[SourceFile] = []
-        self._own_sources: set[tuple[DeclarationKey, str]] = set()
+        self._own_sources: set[tuple[KindKey, str]] = set()
         self._trees: list[FileTree] = []
         self._artifacts: dict[tuple[str, str | None], ArtifactFiles] = {}
         self._read_paths: set[tuple[str, str]] = set()
@@ -316,16 +318,16 @@ class _Run:
         )
 
     def _has_source(self, node: _Node) -> bool:
-        if node.error is not None or node.spec.source_ref.kind != "GitRepository":
+        if node.error is not None or node.spec.source_ref.kind not in FILE_SOURCES:
             return True
-        key = _source_key(node)
-        return ("GitRepository", key) in self._objects or (key, node.tree.root) in self._assumed_own
+        source = _source_of(node)
+        return source in self._objects or (source, node.tree.root) in self._assumed_own
 
     async def _made_ready(self) -> list[_Node]:
         """Nothing that is still to come can declare what these lack: decide without it."""
         lacking = [node for node in self._pending if not self._has_source(node)]
         for node in lacking:
-            self._assumed_own.add((_source_key(node), node.tree.root))
+            self._assumed_own.add((_source_of(node), node.tree.root))
         ready = [node for node in lacking if self._is_ready(node)]
         if ready:
             return ready
@@ -374,7 +376,7 @@ class _Run:
         """What Flux would have of these files. Raises SourceInvalid for bad ignore rules."""
         if node.spec.source_ref.kind != "GitRepository" and tree is not node.place.tree:
             return tree  # unpacked without what is ignored
-        found = self._objects.get(("GitRepository", _source_key(node)))
+        found = self._objects.get(_source_of(node))
         ignore = found.document.data["spec"].get("ignore") if found is not None else None
         known = self._artifacts.get((tree.root, ignore))
         if known is None:
@@ -417,50 +419,53 @@ class _Run:
 
     async def _tree_of(self, node: _Node) -> FileTree:
         """The files of a Kustomization's source. Raises HelmopsError."""
-        key = _source_key(node)
-        found = self._objects.get(("GitRepository", key))
+        source = _source_of(node)
+        found = self._objects.get(source)
         if found is None:
             return node.tree
-        resource, errors = validate(found.document, GitRepository, key.namespace)
-        if not isinstance(resource, GitRepository):
-            raise node.fail(
-                f"GitRepository {key} has an error: {errors[0].what}", ("spec", "sourceRef")
-            )
-        if self._is_own(node, key, resource):
+        kind, key = source
+        resource, errors = validate(found.document, KINDS[kind], key.namespace)
+        if not isinstance(resource, GitRepository | OCIRepository):
+            raise node.fail(f"{kind} {key} has an error: {errors[0].what}", ("spec", "sourceRef"))
+        if self._is_own(node, source, resource):
             return node.tree
         if self._f._checkout is None:
-            raise node.fail(f"GitRepository {key} is not fetched here", ("spec", "sourceRef"))
+            raise node.fail(f"{kind} {key} is not fetched here", ("spec", "sourceRef"))
         return await self._f._checkout(
             self._declared_so_far(), Declared(resource, found.document, found.file)
         )
 
-    def _is_own(self, node: _Node, key: DeclarationKey, repository: GitRepository) -> bool:
-        """Whether a GitRepository is the very repository that the Kustomization stands in."""
+    def _is_own(
+        self, node: _Node, source: KindKey, resource: GitRepository | OCIRepository
+    ) -> bool:
+        """Whether a source is the very one that the Kustomization stands in."""
         if node.tree is not node.place.tree:
             return False
-        if (key, node.tree.root) in self._own_sources:
+        if (source, node.tree.root) in self._own_sources:
             return True
-        is_same_url = bare_url(repository.spec.url) in node.place.urls
         if joined("", node.spec.path) and _holds_itself(node.document.data, node.path):
             # Flux's bootstrap: the Kustomization and its source come together, and what else
             # names the source means the same.
-            self._own_sources.add((key, node.tree.root))
+            self._own_sources.add((source, node.tree.root))
             return True
-        reference = repository.spec.ref
+        if isinstance(resource, OCIRepository):
+            return False  # what is in a registry need not be what lies here
+        reference = resource.spec.ref
         if reference.tag or reference.semver or reference.commit or reference.name:
             return False
+        is_same_url = bare_url(resource.spec.url) in node.place.urls
         return is_same_url and node.place.branch in ("", reference.branch or "master")
 
     def _declared_so_far(self) -> DeclarationSet:
-        """The repositories and Secrets that came out until now."""
+        """The sources of files and the Secrets that came out until now."""
         sources: dict[KindKey, Declared[Source]] = {}
         secrets: dict[DeclarationKey, Declared[Secret]] = {}
         for (kind, key), output in self._objects.items():
-            if kind in ("GitRepository", "Secret"):
+            if kind in (*FILE_SOURCES, "Secret"):
                 resource, _ = validate(output.document, KINDS[kind], key.namespace)
                 if isinstance(resource, Secret):
                     secrets[key] = Declared(resource, output.document, output.file)
-                elif isinstance(resource, GitRepository):
+                elif isinstance(resource, GitRepository | OCIRepository):
                     sources[kind, key] = Declared(resource, output.document, output.file)
         return DeclarationSet(sources=sources, secrets=secrets)
 
@@ -890,6 +895,10 @@ def _overlay_of(spec: KustomizationSpec) -> Overlay:
 def _substitute_from(node: _Node) -> tuple[SubstituteReference, ...]:
     post_build = node.spec.post_build if node.error is None else None
     return tuple(post_build.substitute_from) if post_build is not None else ()
+
+
+def _source_of(node: _Node) -> KindKey:
+    return node.spec.source_ref.kind, _source_key(node)
 
 
 def _source_key(node: _Node) -> DeclarationKey:

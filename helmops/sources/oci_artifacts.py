@@ -1,4 +1,4 @@
-"""Charts in OCI registries: which versions there are, and the archives.
+"""Artifacts in OCI registries: which versions there are, and the archives, most of them charts.
 
 One poll serves everybody. What a tag names and which tags there are is asked at most once per
 interval, however many releases use it; a tag that did not move costs one HEAD. What was seen is
@@ -38,6 +38,7 @@ from helmops.errors import (
     SignatureRefused,
     SourceError,
     SourceInvalid,
+    SourceMissing,
     SourceUnavailable,
     VersionError,
 )
@@ -45,6 +46,7 @@ from helmops.http import Http
 from helmops.model.charts import ChartArtifact, ChartVersion
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HelmRepositorySpec, OCIRepositorySpec
+from helmops.resolve.constraint import Constraint
 from helmops.resolve.version import Version
 from helmops.sources.archive import ArchiveLimits, ChartFacts, inspect_archive
 from helmops.sources.artifact_cache import ArtifactCache
@@ -115,6 +117,8 @@ class _Wanted:
     chart: str = ""
     #: Media type of the layer; empty for Helm's, or else the first.
     layer: str = ""
+    #: Whether it is to be any files, and no chart.
+    is_files: bool = False
 
     @property
     def access(self) -> Access:
@@ -214,12 +218,7 @@ class OciArtifacts:
         any. Raises SourceError, ChartRefused, SignatureRefused.
         """
         asked = _of_artifact(repository, credentials)
-        if repository.verify is not None and not keys:  # never for want of a key
-            raise SignatureRefused(
-                "a signature is asked for, and no key is given",
-                where=str(asked.repository),
-                next_step="set verify.secretRef",
-            )
+        _refuse_want_of_key(repository, asked, keys)
         return await self._pull(asked, version, keys)
 
     async def refresh(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> bool:
@@ -288,6 +287,79 @@ class OciArtifacts:
         asked = self._charts.get((repository.url, repository.insecure, credentials))
         told = [await self._trouble(one) for one in list(asked or ())]
         return next(filter(None, told), "")
+
+    # Artifacts that are no charts but files, of which one revision is wanted.
+
+    async def revision(self, repository: OCIRepositorySpec, credentials: HttpCredentials) -> str:
+        """What `ref` names now, as Flux writes it: `1.2.3@sha256:…`, or the digest alone. Raises
+        SourceError, ConstraintError.
+        """
+        asked = _of_files(repository, credentials)
+        if asked.ref.digest:
+            return asked.ref.digest
+        known = await self._known(asked)
+        async with known.lock:
+            await self._poll(known, asked)
+        tag = _newest_tag(known, asked, repository)
+        known.in_use.add(tag)
+        return f"{tag}@{await self._pinned(known, replace(asked, ref=_Ref(tag=tag)))}"
+
+    async def last_revision(
+        self, repository: OCIRepositorySpec, credentials: HttpCredentials
+    ) -> str:
+        """What `ref` named when it was asked last, also by an earlier process; empty where that is
+        not known. Raises SourceError, ConstraintError.
+        """
+        asked = _of_files(repository, credentials)
+        if asked.ref.digest:
+            return asked.ref.digest
+        known = await self._known(asked)
+        try:
+            tag = _newest_tag(known, asked, repository)
+        except SourceMissing:
+            return ""
+        return f"{tag}@{known.pins[tag].digest}" if tag in known.pins else ""
+
+    async def check_files(
+        self,
+        repository: OCIRepositorySpec,
+        revision: str,
+        credentials: HttpCredentials,
+        keys: Sequence[bytes],
+    ) -> None:
+        """See that the owner of one of these keys (PEM) signed the revision, where the repository
+        says that somebody must have. Raises SourceError, ChartRefused, SignatureRefused.
+        """
+        if repository.verify is None:
+            return
+        asked = _of_files(repository, credentials)
+        _refuse_want_of_key(repository, asked, keys)
+        digest = revision.rpartition("@")[2]
+        where = f"{asked.repository}@{digest}"
+        await self._check_signature(await self._known(asked), asked, digest, keys, where)
+
+    async def fetch_files(
+        self,
+        repository: OCIRepositorySpec,
+        revision: str,
+        credentials: HttpCredentials,
+        target: Path,
+        *,
+        limit: int,
+    ) -> None:
+        """Write the layer with the files, of at most `limit` bytes, to `target`. Raises
+        SourceError, ChartRefused.
+        """
+        asked = _of_files(repository, credentials)
+        digest = revision.rpartition("@")[2]
+        where = f"{asked.repository}@{digest}"
+        layer = _layer_of(
+            await self._manifest(await self._known(asked), asked, digest), asked, where
+        )
+        if layer.size > limit:
+            raise SourceInvalid(f"the layer is larger than {limit >> 20} MiB", where=where)
+        with disk_errors(target.parent):
+            await self._download(asked, layer, target)
 
     async def _trouble(self, asked: _Wanted) -> str:
         failed = (await self._known(asked)).failures.get(asked.ref.tag)
@@ -436,15 +508,7 @@ class OciArtifacts:
         where = f"{asked.repository}:{tag}" if tag else f"{asked.repository}@{digest}"
         if keys:
             await self._check_signature(known, asked, digest, keys, where)
-        manifest = known.manifests.get(digest)
-        if manifest is None:
-            manifest = await self._registry.manifest(asked.repository, digest, asked.access)
-            known.manifests[digest] = manifest
-            while len(known.manifests) > _MOST_MANIFESTS:
-                known.manifests.popitem(last=False)
-            known.is_kept = False
-            await self._keep(known)
-        layer = _layer_of(manifest, asked, where)
+        layer = _layer_of(await self._manifest(known, asked, digest), asked, where)
         if layer.size > self._limits.packed:
             raise ChartRefused(
                 f"the chart is larger than {self._limits.packed >> 20} MiB", where=where
@@ -464,6 +528,17 @@ class OciArtifacts:
             annotations=facts.annotations,
             is_library=facts.is_library,
         )
+
+    async def _manifest(self, known: _Known, asked: _Wanted, digest: str) -> Manifest:
+        manifest = known.manifests.get(digest)
+        if manifest is None:
+            manifest = await self._registry.manifest(asked.repository, digest, asked.access)
+            known.manifests[digest] = manifest
+            while len(known.manifests) > _MOST_MANIFESTS:
+                known.manifests.popitem(last=False)
+            known.is_kept = False
+            await self._keep(known)
+        return manifest
 
     async def _check_signature(
         self, known: _Known, asked: _Wanted, digest: str, keys: Sequence[bytes], where: str
@@ -494,21 +569,25 @@ class OciArtifacts:
 
     async def _fetch(self, asked: _Wanted, layer: Descriptor, where: str) -> tuple[Path, str]:
         """Stream the layer to the cache; it is looked through before it gets its name there."""
-        hasher = hashlib.sha256()
         with disk_errors(self._directory), self._artifacts.incoming() as incoming:
-            with incoming.open("wb") as file:
-
-                def take(piece: bytes) -> None:
-                    hasher.update(piece)
-                    file.write(piece)
-
-                await self._registry.blob(asked.repository, layer, asked.access, take)
-            sha256 = hasher.hexdigest()
+            sha256 = await self._download(asked, layer, incoming)
             await self._facts_of(incoming, sha256, where)
             path = await asyncio.to_thread(self._artifacts.add, incoming, sha256)
         if not layer.digest.startswith("sha256:"):
             self._other_digests[layer.digest] = sha256
         return path, sha256
+
+    async def _download(self, asked: _Wanted, layer: Descriptor, target: Path) -> str:
+        """Stream the layer to a file; gives back its SHA-256."""
+        hasher = hashlib.sha256()
+        with target.open("wb") as file:
+
+            def take(piece: bytes) -> None:
+                hasher.update(piece)
+                file.write(piece)
+
+            await self._registry.blob(asked.repository, layer, asked.access, take)
+        return hasher.hexdigest()
 
     async def _facts_of(self, path: Path, sha256: str, where: str) -> ChartFacts:
         facts = self._facts.get(sha256)
@@ -620,6 +699,20 @@ def _of_artifact(spec: OCIRepositorySpec, credentials: HttpCredentials) -> _Want
     )
 
 
+def _of_files(spec: OCIRepositorySpec, credentials: HttpCredentials) -> _Wanted:
+    return replace(_of_artifact(spec, credentials), is_files=True)
+
+
+def _refuse_want_of_key(spec: OCIRepositorySpec, asked: _Wanted, keys: Sequence[bytes]) -> None:
+    """Never is a signature not looked at for want of a key."""
+    if spec.verify is not None and not keys:
+        raise SignatureRefused(
+            "a signature is asked for, and no key is given",
+            where=str(asked.repository),
+            next_step="set verify.secretRef",
+        )
+
+
 def _of_chart(
     spec: HelmRepositorySpec, chart: str, credentials: HttpCredentials, wanted: str
 ) -> _Wanted:
@@ -692,6 +785,21 @@ def _ranged(tags: Sequence[str], asked: _Wanted) -> Iterator[ChartVersion]:
             yield ChartVersion(name, version, urls=(f"{repository}:{tag}",))
 
 
+def _newest_tag(known: _Known, asked: _Wanted, spec: OCIRepositorySpec) -> str:
+    """The tag that is wanted. Raises SourceMissing where none is in the range, ConstraintError."""
+    if asked.ref.tag:
+        return asked.ref.tag
+    wanted = Constraint.parse(spec.ref.semver)
+    newest: tuple[Version, str] | None = None
+    for offered in _offer(known, asked):
+        version = Version.parse(offered.version)
+        if wanted.matches(version) and (newest is None or version > newest[0]):
+            newest = version, _tag_in(offered, asked.repository)
+    if newest is None:
+        raise SourceMissing(f"no tag is in {spec.ref.semver!r}", where=str(asked.repository))
+    return newest[1]
+
+
 def _named(asked: _Wanted) -> str:
     return asked.chart or asked.repository.name.rpartition("/")[2]
 
@@ -716,7 +824,9 @@ def _filter(pattern: str, where: str) -> Callable[[str], bool]:
 
 
 def _layer_of(manifest: Manifest, asked: _Wanted, where: str) -> Descriptor:
-    """The layer that is the chart. Raises ChartRefused."""
+    """The layer that is wanted: the chart, or the files. Raises ChartRefused, SourceInvalid."""
+    if manifest.is_index and asked.is_files:
+        raise SourceInvalid("it is an index of several manifests, not one artifact", where=where)
     if manifest.is_index:
         raise _no_chart("an index of several manifests (an image for several platforms?)", where)
     by_type: dict[str, Descriptor] = {}
@@ -730,6 +840,10 @@ def _layer_of(manifest: Manifest, asked: _Wanted, where: str) -> Descriptor:
             where=where,
             next_step=f"it has: {', '.join(sorted(by_type)[:5]) or 'none'}",
         )
+    if asked.is_files:
+        if not manifest.layers:
+            raise SourceInvalid("the artifact has no layers", where=where)
+        return manifest.layers[0]
     if manifest.config_type in _IMAGE_CONFIGS and HELM_CONTENT not in by_type:
         raise _no_chart("a container image", where)
     if asked.chart and manifest.config_type != HELM_CONFIG:

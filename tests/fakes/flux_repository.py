@@ -12,6 +12,7 @@ from helmops.model.releases import DeclarationKey
 from helmops.service.declarations import Declarations
 from helmops.sources.flux_kustomization import Decrypt
 from helmops.sources.kustomize import Kustomizer
+from tests.fakes.artifact_trees import FakeArtifactTrees
 from tests.fakes.clock import FakeClock
 from tests.fakes.git_trees import FakeGitTrees
 
@@ -46,12 +47,14 @@ class FluxRepository:
         (self.root / ".git/config").write_text(f'[remote "origin"]\n\turl = {URL}.git\n')
         self.clock = FakeClock()
         self.git = FakeGitTrees()
+        self.artifacts = FakeArtifactTrees()
         self.cluster = FakeCluster()
         self.builder = Kustomizer(kubectl, path / "cache")
         self.seen: list[Mapping[str, bytes]] = []
         self.declarations = Declarations(
             clock=self.clock,
             git=self.git,
+            artifacts=self.artifacts,
             default_namespace="default",
             random=lambda: 1.0,
             builder=self.builder,

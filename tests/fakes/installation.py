@@ -30,6 +30,7 @@ from helmops.service.metrics import Metrics
 from helmops.service.settings import Settings
 from helmops.service.wiring import Installation
 from helmops.sources.tree_files import TreeFiles
+from tests.fakes.artifact_trees import FakeArtifactTrees
 from tests.fakes.chart_builder import FakeChartBuilder
 from tests.fakes.chart_repositories import FakeChartRepositories
 from tests.fakes.cluster_state import FakeChart, FakeCluster
@@ -120,6 +121,7 @@ class Machine:
         declarations = Declarations(
             clock=clock,
             git=FakeGitTrees(),
+            artifacts=FakeArtifactTrees(),
             default_namespace=settings.namespace,
             random=lambda: 0.0,
         )

@@ -20,6 +20,7 @@ from helmops.service.declarations import Declarations
 from helmops.service.engine import Engine
 from helmops.service.metrics import Metrics
 from helmops.sources.tree_files import TreeFiles
+from tests.fakes.artifact_trees import FakeArtifactTrees
 from tests.fakes.chart_builder import FakeChartBuilder
 from tests.fakes.chart_repositories import FakeChartRepositories
 from tests.fakes.cluster_state import FakeCluster
@@ -66,7 +67,11 @@ class Service:
         storage = FakeReleaseStorage(self.cluster)
         secrets = DeclaredSecrets(self.references)
         self.declarations = declarations = Declarations(
-            clock=clock, git=FakeGitTrees(), default_namespace="apps", random=lambda: 0.0
+            clock=clock,
+            git=FakeGitTrees(),
+            artifacts=FakeArtifactTrees(),
+            default_namespace="apps",
+            random=lambda: 0.0,
         )
         for each in (directory, *others):
             declarations.add_directory(str(each))

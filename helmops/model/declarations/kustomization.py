@@ -7,7 +7,7 @@ has no effect.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, Strict, StringConstraints
 
@@ -29,6 +29,9 @@ from helmops.model.declarations.helm_release import (
     KustomizeImage,
     KustomizePatch,
 )
+
+#: The kinds of sources that Kustomizations take their files from.
+FILE_SOURCES: Final = ("GitRepository", "OCIRepository")
 
 _Affix = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
 
@@ -97,11 +100,11 @@ class KustomizationSource(Model):
 
     api_version: Text = Field(default="", description="API version of the source.")
     kind: Literal["OCIRepository", "GitRepository", "Bucket", "ExternalArtifact"] = Field(
-        description="Kind of the source; `GitRepository` is acted on so far."
+        description="Kind of the source; `GitRepository` and `OCIRepository` are acted on so far."
     )
     name: Text = Field(
-        description="Name of the source. A GitRepository that is not declared is the repository "
-        "that the Kustomization came from."
+        description="Name of the source. One that is not declared is the source that the "
+        "Kustomization came from."
     )
     namespace: Text = Field(default="", description="Its namespace; absent means the same.")
 

@@ -16,7 +16,11 @@ from helmops.model.declarations.helm_release import (
     ChartVerification,
     HelmRelease,
 )
-from helmops.model.declarations.kustomization import Kustomization, KustomizationSpec
+from helmops.model.declarations.kustomization import (
+    FILE_SOURCES,
+    Kustomization,
+    KustomizationSpec,
+)
 from helmops.model.declarations.notification import Provider, ProviderSpec, Receiver
 from helmops.model.declarations.policy import ReleasePolicy
 from helmops.model.declarations.sources import (
@@ -73,6 +77,14 @@ def command_places(policy: ReleasePolicy) -> Iterator[Unsupported]:
     for position, hook in enumerate(policy.spec.remediation.hooks):
         if hook.command is not None:
             yield ("spec", "remediation", "hooks", position, "command"), COMMANDS_NOT_ALLOWED
+
+
+def chart_places(repository: OCIRepository) -> Iterator[Unsupported]:
+    """What is acted on where an artifact is files, and not where it is a chart."""
+    selector = repository.spec.layer_selector
+    copies = selector is not None and selector.operation == "copy"
+    if repository.spec.ignore is not None and not copies:
+        yield ("spec", "ignore"), "not acted on yet for charts"
 
 
 def _under_spec(places: Iterator[Unsupported]) -> Iterator[Unsupported]:
@@ -147,9 +159,6 @@ def _of_oci_repository(spec: OCIRepositorySpec) -> Iterator[Unsupported]:
     if spec.provider != "generic":
         yield ("provider",), f"`{spec.provider}` is not acted on yet"
     yield from _set_fields({("serviceAccountName",): spec.service_account_name})
-    copies = spec.layer_selector is not None and spec.layer_selector.operation == "copy"
-    if spec.ignore is not None and not copies:
-        yield ("ignore",), "not acted on yet"
     yield from _of_signature(spec.verify)
     if spec.verify is not None:
         yield from _set_fields(
@@ -171,9 +180,12 @@ def _of_git_repository(spec: GitRepositorySpec) -> Iterator[Unsupported]:
 
 
 def _of_kustomization(spec: KustomizationSpec) -> Iterator[Unsupported]:
-    if spec.source_ref.kind != "GitRepository":
-        kind = spec.source_ref.kind
-        yield ("sourceRef", "kind"), f"`{kind}` is not acted on yet, `GitRepository` is"
+    if spec.source_ref.kind not in FILE_SOURCES:
+        acted_on = " and ".join(f"`{kind}`" for kind in FILE_SOURCES)
+        yield (
+            ("sourceRef", "kind"),
+            f"`{spec.source_ref.kind}` is not acted on yet, {acted_on} are",
+        )
     yield from _set_fields(
         {
             ("kubeConfig",): spec.kube_config,

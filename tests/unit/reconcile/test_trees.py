@@ -33,7 +33,7 @@ class Room:
     async def tree(self, *documents: Any, declared: DeclarationSet | None = None) -> Tree:
         found = declared or declare(*documents)
         self.secrets.declarations = found
-        return await self.trees.of_git(found, found.source("GitRepository", key("git")))
+        return await self.trees.of(found, found.source("GitRepository", key("git")))
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ async def test_a_repository_that_does_not_answer_is_taken_to_be_as_it_was(room: 
     room.git.push(GIT, path="/trees/two")
     room.git.refuse_to_resolve(GIT, SourceUnavailable("the connection is refused"))
     assert await room.tree(git_repository()) == before
-    assert "refused" in room.trees.trouble(key("git"))
+    assert "refused" in room.trees.trouble(("GitRepository", key("git")))
     asked = len(room.git.asked)
     assert await room.tree(git_repository()) == before
     assert [what for what, _, _ in room.git.asked[asked:]] == ["checkout"]  # not asked again yet
     room.git.refuse_to_resolve(GIT, None)
     room.clock.advance(timedelta(minutes=6))
     assert (await room.tree(git_repository())).path == "/trees/two"
-    assert room.trees.trouble(key("git")) == ""
+    assert room.trees.trouble(("GitRepository", key("git"))) == ""
 
 
 async def test_one_that_never_answered_or_says_that_it_is_gone_fails(room: Room) -> None:

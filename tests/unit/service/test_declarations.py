@@ -12,6 +12,7 @@ from helmops.model.credentials import GitCredentials
 from helmops.model.declarations import GitRepositorySpec
 from helmops.model.declared import DeclarationSet, SourceFile
 from helmops.service.declarations import Declarations
+from tests.fakes.artifact_trees import FakeArtifactTrees
 from tests.fakes.clock import FakeClock
 from tests.fakes.git_trees import FakeGitTrees
 from tests.unit.reconcile.samples import GIT, key, release, repository
@@ -29,7 +30,11 @@ class Room:
         self.path = tmp_path
         self.apps = tmp_path / "apps"
         self.declarations = Declarations(
-            clock=self.clock, git=self.git, default_namespace="apps", random=lambda: 1.0
+            clock=self.clock,
+            git=self.git,
+            artifacts=FakeArtifactTrees(),
+            default_namespace="apps",
+            random=lambda: 1.0,
         )
 
     def write(self, name: str, *documents: object, directory: Path | None = None) -> Path:
@@ -303,7 +308,11 @@ async def test_a_place_is_known_by_where_it_is_not_by_how_it_was_written(
     monkeypatch.chdir(room.path)
     for written in ("apps", "./apps", "apps/", "../" + room.path.name + "/apps"):
         other = Declarations(
-            clock=room.clock, git=room.git, default_namespace="apps", random=lambda: 1.0
+            clock=room.clock,
+            git=room.git,
+            artifacts=FakeArtifactTrees(),
+            default_namespace="apps",
+            random=lambda: 1.0,
         )
         other.add_directory(written)
         declared = await other.read()

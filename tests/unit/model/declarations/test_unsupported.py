@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from helmops.model.declarations import KINDS, Resource
-from helmops.model.declarations.unsupported import unsupported_places
+from helmops.model.declarations import KINDS, OCIRepository, Resource
+from helmops.model.declarations.unsupported import chart_places, unsupported_places
 from helmops.model.documents import dotted
 from tests.unit.model.manifests import (
     chart,
@@ -109,8 +109,7 @@ def test_what_is_acted_on_or_without_effect_is_not_named(spec: dict[str, Any]) -
         ),
         (oci_repository(provider="aws"), ["spec.provider"]),
         (oci_repository(serviceAccountName="a"), ["spec.serviceAccountName"]),
-        (oci_repository(ignore="*.md"), ["spec.ignore"]),
-        (oci_repository(ignore="*.md", layerSelector={"operation": "copy"}), []),
+        (oci_repository(ignore="*.md"), []),
         (helm_repository(provider="aws"), ["spec.provider"]),
         (git_repository(ref={"semver": "1.x"}, secretRef={"name": "a"}), []),
         (
@@ -154,6 +153,20 @@ def test_what_is_not_acted_on_in_a_helm_chart_is_named() -> None:
     said = {**spec, "sourceRef": {"kind": "Bucket", "name": "b"}}
     manifest = document("source.toolkit.fluxcd.io/v1", "HelmChart", "a", said)
     assert places(KINDS["HelmChart"].model_validate(manifest)) == ["spec.sourceRef.kind"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"ignore": "*.md"}, ["spec.ignore"]),
+        ({"ignore": "*.md", "layerSelector": {"operation": "copy"}}, []),
+        ({}, []),
+    ],
+)
+def test_ignore_is_for_files_and_not_for_charts(spec: dict[str, Any], named: list[str]) -> None:
+    artifact = oci_repository(**spec)
+    assert isinstance(artifact, OCIRepository)
+    assert [dotted(path) for path, _ in chart_places(artifact)] == named
 
 
 @pytest.mark.parametrize(
