@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from helmops.errors import DeclarationError
+from helmops.model.declarations.kustomization import FILE_SOURCES
 from helmops.model.declared import SourceFile
 from helmops.sources.file_tree import FileTree, joined
 from helmops.sources.kustomize_files import (
@@ -30,7 +31,8 @@ _PATH: Final = re.compile(r"^ {1,6}path: *[\"']?([^\s\"'#]*)", re.M)
 _SOURCE: Final = re.compile(r"^ {1,6}sourceRef:((?:.*\n?)(?:^ {3,}.*\n?)*)", re.M)
 _NAME: Final = re.compile(r"\bname: *[\"']?([^\s\"'#,}]+)")
 _URL: Final = re.compile(r"\burl: *[\"']?([^\s\"'#,}]+)")
-_REPOSITORY: Final = re.compile(r"^kind: *[\"']?GitRepository\b", re.M)
+_KIND: Final = re.compile(r"\bkind: *[\"']?(\w+)")
+_REPOSITORY: Final = re.compile(rf"^kind: *[\"']?({'|'.join(FILE_SOURCES)})\b", re.M)
 _SEPARATOR: Final = re.compile(r"^---.*$", re.M)
 _COMPONENT: Final = re.compile(r"^kind: *[\"']?Component\b", re.M)
 
@@ -145,10 +147,10 @@ def split(place: Place, files: Iterable[SourceFile]) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """A directory that a Kustomization names (empty: all), and its source."""
+    """A directory that a Kustomization names (empty: all), and kind and name of its source."""
 
     directory: str
-    source: str
+    source: tuple[str, str]
 
 
 def claimed(text: str) -> list[_Claim]:
@@ -162,25 +164,27 @@ def claimed(text: str) -> list[_Claim]:
             name = path[1] if path else ""
             if "${" in name:
                 name = posixpath.dirname(name[: name.index("${")] + "x")
+            of = source[1] if source else ""
+            kind = _KIND.search(of)
             found.append(
-                _Claim(joined("", name.lstrip("/")), _name_in(source[1]) if source else "")
+                _Claim(joined("", name.lstrip("/")), (kind[1] if kind else "", _name_in(of)))
             )
     return found
 
 
 def _claims(place: Place, inside: dict[str, SourceFile]) -> dict[str, list[str]]:
     """By file: the directories of this repository that Kustomizations in it name. What takes its
-    files from another repository names none of these.
+    files from another source names none of these.
     """
     found = {path: each for path, file in inside.items() if (each := claimed(file.text))}
     if not found:
         return {}
     foreign = {
-        _name_in(document)
+        (kind[1], _name_in(document))
         for file in inside.values()
-        if "GitRepository" in file.text
+        if any(wanted in file.text for wanted in FILE_SOURCES)
         for document in _SEPARATOR.split(file.text)
-        if _REPOSITORY.search(document)
+        if (kind := _REPOSITORY.search(document))
         and (url := _URL.search(document))
         and bare_url(url[1]) not in place.urls
     }
