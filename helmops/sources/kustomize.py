@@ -106,11 +106,15 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A build and what it was made of: digests by path, empty where there was nothing."""
+    """A build and what it was made of: digests by path, empty where there was nothing.
+
+    With `in_memory` it must not go to disk.
+    """
 
     files: Mapping[str, str]
     listed: Mapping[str, str]
     built: Built
+    in_memory: bool = False
 
 
 class Kustomizer:
@@ -332,11 +336,11 @@ class Kustomizer:
             for path in inputs.absent:
                 tree.digest(path)  # so that the tree looks whether it comes
             listed = {path: tree.names_digest(path) for path in inputs.listed}
-            kept = _Kept(files, listed, built)
+            is_open = any(_is_open_secret(each.data) for each in built.objects)
+            kept = _Kept(files, listed, built, in_memory=inputs.is_remote or is_open)
             known = [kept, *self._memory.get(key, [])][:_KEPT]
             self._memory[key] = known
-            is_open = any(_is_open_secret(each.data) for each in built.objects)
-            if not inputs.is_remote and not is_open:
+            if not kept.in_memory:
                 self._save(key, known)
         return built
 
@@ -367,7 +371,7 @@ class Kustomizer:
                 "encrypted": each.built.encrypted,
             }
             for each in known
-            if not any(_is_open_secret(o.data) for o in each.built.objects)
+            if not each.in_memory
         ]
         with contextlib.suppress(OSError):
             self._cache.mkdir(parents=True, exist_ok=True)

@@ -254,6 +254,14 @@ def test_remote_bases_are_refused_or_loaded_and_then_never_kept_on_disk(
     assert one.runs == 1
     assert not list(room.cache.glob("*.json"))
     assert other.known(room.tree, "app") is None
+    remote = (room.root / "app/kustomization.yaml").read_text()
+    room.write("app/kustomization.yaml", PREFIXED)
+    room.write("app/release.yaml", release("web"))
+    room.tree.look()
+    one.build(room.tree, "app")
+    assert room.known() is not None
+    room.write("app/kustomization.yaml", remote)
+    assert other.known(FileTree(str(room.root)), "app") is None, "nor as what was built before"
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null", "[1]", '[{"files": {}}]', "\x00\x01"])
