@@ -6,10 +6,11 @@ import pytest
 
 from helmops.errors import ExpressionError
 from helmops.model.declared import DeclarationSet
+from helmops.model.kustomization_order import FirstWait
 from helmops.model.records import Condition, ConditionStatus, Record
 from helmops.model.releases import DeclarationKey, ReleaseId
 from helmops.reconcile.dependencies import dependencies_of, not_ready
-from tests.unit.decide.samples import NOW
+from tests.unit.decide.samples import NOW, snapshot
 from tests.unit.reconcile.samples import declare, key, release, repository
 
 DB = key("db")
@@ -137,3 +138,80 @@ def test_what_cannot_be_evaluated_yet_is_waited_for_and_said() -> None:
 def test_an_expression_says_nothing_of_a_declaration_that_changed() -> None:
     before, after = by("true"), declared({"name": "db", "readyExpr": "true"}, interval="2h")
     assert waiting(after, known(before)) == ("apps/db (its declaration changed)",)
+
+
+def test_one_whose_declaration_was_never_acted_on_is_asked_all_the_same() -> None:
+    """A record without a digest: no pass got as far, so nothing can have changed since."""
+    declarations = declared({"name": "db"})
+    assert waiting(declarations, known(declarations, declaration_digest="")) == ()
+    records = known(declarations, ConditionStatus.FALSE, declaration_digest="")
+    assert waiting(declarations, records) == ("apps/db (Progressing)",)
+
+
+def test_an_expression_that_does_not_compile_is_an_error_of_the_declaration() -> None:
+    declarations = by("dep.spec.(")
+    with pytest.raises(ExpressionError):
+        waiting(declarations, known(declarations))
+
+
+def test_a_release_in_another_namespace_is_another_one() -> None:
+    declarations = declared({"name": "db", "namespace": "infra"})
+    assert waiting(declarations, known(declarations)) == ("infra/db (not declared)",)
+    assert waiting(declarations, known(declarations, of=key("db", "infra"))) == ()
+
+
+# What the Kustomizations of a release wait for
+
+
+MISSING = "Kustomization flux-system/infra is not declared"
+
+
+def ordered(*on: dict[str, Any]) -> DeclarationSet:
+    """`web` waits for `db` and a Kustomization, before it is installed for the first time."""
+    declarations = declared(*on)
+    vars(declarations)["first_waits"] = {key(): FirstWait((DB,), (MISSING,))}  # as it is kept
+    return declarations
+
+
+def test_a_first_install_waits_for_what_its_kustomizations_depend_on() -> None:
+    declarations = ordered()
+    assert waiting(declarations, {}) == (MISSING, "apps/db (not released yet)")
+    records = known(declarations, ConditionStatus.FALSE)
+    assert waiting(declarations, records) == (MISSING, "apps/db (Progressing)")
+    assert waiting(declarations, known(declarations, conditions=())) == (
+        MISSING,
+        "apps/db (not released yet)",
+    )
+    assert waiting(declarations, known(declarations)) == (MISSING,)
+    assert waiting(declarations, known(declarations, generation=2, observed_generation=1)) == (
+        MISSING,
+        "apps/db (Progressing)",
+    )
+
+
+def test_its_own_dependencies_come_before_those_of_its_kustomizations() -> None:
+    assert waiting(ordered({"name": "mq"}), {}) == (
+        "apps/mq (not declared)",
+        MISSING,
+        "apps/db (not released yet)",
+    )
+
+
+def test_a_release_that_was_tried_and_never_installed_still_waits() -> None:
+    declarations = ordered()
+    assert waiting(declarations, known(declarations, of=key()))[0] == MISSING
+
+
+def test_once_it_is_installed_its_kustomizations_hold_nothing_back() -> None:
+    declarations = ordered()
+    records = known(declarations, of=key(), history=(snapshot(),))
+    assert waiting(declarations, records) == ()
+    declarations = ordered({"name": "mq"})
+    assert waiting(declarations, known(declarations, of=key(), history=(snapshot(),))) == (
+        "apps/mq (not declared)",
+    )
+
+
+def test_others_without_such_kustomizations_wait_for_nothing() -> None:
+    declarations = ordered()
+    assert not_ready(declarations.releases[DB], declarations, {}) == ()
