@@ -25,7 +25,17 @@ from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import HelmRepositorySpec, OCIRepositorySpec
 from helmops.sources.oci_artifacts import OciArtifacts
 from tests.conftest import CHARTS
-from tests.e2e.helmops_process import RELEASE, SOURCE_API, Helmops, release, repository, secret
+from tests.e2e.helmops_process import (
+    RELEASE,
+    SOURCE_API,
+    Helmops,
+    documents,
+    release,
+    repository,
+    secret,
+    until,
+)
+from tests.fakes.chart_archives import archive_of, member
 from tests.fakes.signatures import SIMPLE, new_key, public_key, signature_of, simple_payload
 
 Serve = Callable[..., Registry]
@@ -319,3 +329,62 @@ async def test_what_cosign_signs_is_verified_with_its_key_and_with_no_other(
     assert pulled.version == "1.0.0"
     with pytest.raises(SignatureRefused, match="none of its signatures"):
         await oci.pull(spec, version, HttpCredentials(), keys[1:])
+
+
+# Declarations out of a registry.
+
+
+def push_fleet(registry: Registry, tag: str, **files: str) -> str:
+    """Push files as `flux push artifact` does it; gives back the digest of the manifest."""
+    archive = archive_of(member(f"{name}.yaml", text.encode()) for name, text in files.items())
+    return registry.push(
+        "team/fleet",
+        tag,
+        archive,
+        config_type="application/vnd.cncf.flux.config.v1+json",
+        layer_type="application/vnd.cncf.flux.content.v1.tar+gzip",
+    )
+
+
+def test_releases_of_a_kustomization_follow_their_artifact_in_a_registry(
+    helmops: Helmops, serve_registry: Serve
+) -> None:
+    registry = serve_registry()
+    push(registry, "1.0.0")
+    chart = documents(artifact(registry, ref={"tag": "1.0.0"}))
+
+    def fleet(tag: str, message: str) -> None:
+        app = of_artifact(values={"data": {"message": message}})
+        push_fleet(registry, tag, app=documents(app), chart=chart)
+
+    url = f"{registry.url}/team/fleet"
+    fleet("1.0.0", "first")
+    source = artifact(registry, name="fleet", url=url, ref={"semver": ">=1.0"})
+    kustomization = {
+        "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+        "kind": "Kustomization",
+        "metadata": {"name": "fleet"},
+        "spec": {
+            "interval": "1m",
+            "prune": True,
+            "path": "./",
+            "targetNamespace": helmops.namespace,
+            "sourceRef": {"kind": "OCIRepository", "name": "fleet"},
+        },
+    }
+    helmops.declare(source, kustomization)
+    built = helmops.run("build", "-f", str(helmops.declarations), "-o", "json").json
+    found = {each["kind"]: each["metadata"].get("annotations", {}) for each in built["items"]}
+    assert found["HelmRelease"]["helmops.dev/origin"] == f"{url}/app.yaml:1"
+    helmops.reconcile()
+    assert helmops.data()["message"] == "first"
+
+    with helmops.serve() as service:
+        fleet("1.1.0", "second")
+        until("the new artifact", lambda: helmops.data()["message"] == "second")
+        registry.stop()
+        service.until_logged("fleet cannot be asked, and is taken to be as it was")
+        registry.start()
+        fleet("1.2.0", "third")
+        until("the next artifact", lambda: helmops.data()["message"] == "third")
+    assert helmops.revisions() == {1: "superseded", 2: "superseded", 3: "deployed"}
