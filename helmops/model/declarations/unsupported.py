@@ -84,7 +84,7 @@ def chart_places(repository: OCIRepository) -> Iterator[Unsupported]:
     selector = repository.spec.layer_selector
     copies = selector is not None and selector.operation == "copy"
     if repository.spec.ignore is not None and not copies:
-        yield ("spec", "ignore"), "not acted on yet for charts"
+        yield ("spec", "ignore"), "not acted on yet where the artifact is a chart"
 
 
 def _under_spec(places: Iterator[Unsupported]) -> Iterator[Unsupported]:
