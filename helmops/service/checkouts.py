@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
-from helmops.errors import DeclarationError, HelmopsError, SourceUnavailable
+from helmops.errors import (
+    DeclarationError,
+    HelmopsError,
+    SourceError,
+    SourceInvalid,
+    SourceUnavailable,
+)
+from helmops.model.charts import Tree
 from helmops.model.declared import DeclarationSet, Declared, KindKey, unsupported
 from helmops.model.releases import DeclarationKey
 from helmops.reconcile.credentials import CredentialReader
@@ -17,7 +26,6 @@ from helmops.service.polling import Polls
 from helmops.sources.file_tree import FileTree
 from helmops.sources.flux_kustomization import Cluster
 from helmops.sources.flux_places import shown_in_git
-from helmops.sources.git_process import shown_url
 
 
 @dataclass(slots=True)
@@ -57,14 +65,18 @@ class Checkouts:
         self._polls: Polls[KindKey] = Polls(clock=clock, random=random, cap=timedelta(minutes=2))
         self._used: dict[KindKey, _Used] = {}
         self._before: dict[KindKey, _Used] = {}
+        #: What was given in this reading: the same to all that ask.
+        self._given: dict[KindKey, FileTree] = {}
+        self._locks: WeakValueDictionary[KindKey, asyncio.Lock] = WeakValueDictionary()
         self._opened: dict[str, FileTree] = {}
 
     def begin(self) -> None:
         """Declarations are read anew: what is not asked for now is not used any more."""
-        self._before, self._used = self._used, {}
+        self._before, self._used, self._given = self._used, {}, {}
 
     async def files_of(self, declared: DeclarationSet, source: Declared[Any]) -> FileTree:
-        """The files of a source as they were seen last. Raises HelmopsError.
+        """The files of a source as they were seen last, until the next `begin`. Raises
+        HelmopsError.
 
         `declared` has what is declared so far: Secrets to open it with, repositories it includes.
         """
@@ -76,8 +88,17 @@ class Checkouts:
             raise SourceUnavailable(
                 f"{kind} {source.key} is suspended", next_step="set spec.suspend to false"
             )
-        self._secrets.declared = declared
         key = kind, source.key
+        # Many Kustomizations come for the same source at once.
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            given = self._given.get(key)
+            if given is None:
+                self._secrets.declared = declared
+                given = self._given[key] = self._opened_at(await self._tree_of(declared, source))
+        return given
+
+    async def _tree_of(self, declared: DeclarationSet, source: Declared[Any]) -> Tree:
+        key = source.resource.kind, source.key
         before = self._before.get(key) or self._used.get(key)
         asked_at = before.asked_at if before else self._clock.now()
         used = self._used[key] = _Used(source, asked_at, is_failing=True)
@@ -88,10 +109,15 @@ class Checkouts:
             raise
         used.is_failing = bool(self._trees.trouble(key))
         if used.is_failing:
-            self._ask_again_soon(key)
+            self._polls.failed(key)
+        else:
+            self._polls.succeeded(key)
+        return tree
+
+    def _opened_at(self, tree: Tree) -> FileTree:
         opened = self._opened.get(tree.path)
         if opened is None:
-            label = f"git+{shown_url(spec.url)}" if kind == "GitRepository" else tree.name
+            label = tree.name if tree.name.startswith("oci://") else f"git+{tree.name}"
             opened = FileTree(
                 tree.path, frozen=True, show=lambda path: shown_in_git(label, "", path)
             )
@@ -112,8 +138,6 @@ class Checkouts:
             was_failing = used.is_failing
             try:
                 changed |= await self._trees.poll(used.source) or was_failing
-                used.is_failing = False
-                self._polls.succeeded(key)
             except HelmopsError as error:
                 # What was taken before stays in use, as long as nobody says that it is gone.
                 used.is_failing = True
@@ -133,13 +157,9 @@ class Checkouts:
         )
 
     def _failed(self, key: KindKey, error: HelmopsError) -> None:
-        """When to ask again: soon for one that does not answer, else at its interval."""
-        if isinstance(error, SourceUnavailable):
-            self._ask_again_soon(key, error.retry_after)
-
-    def _ask_again_soon(self, key: KindKey, retry_after: float | None = None) -> None:
-        if self._polls.is_due(key):  # several Kustomizations come for the same source
-            self._polls.failed(key, retry_after)
+        """When to ask again: at its interval where it gave what cannot be used, else soon."""
+        if isinstance(error, SourceError) and not isinstance(error, SourceInvalid):
+            self._polls.failed(key, error.retry_after)
 
 
 class _Secrets:

@@ -225,6 +225,7 @@ class _Run:
         self._outputs: list[_Output] = []
         self._errors: list[DeclarationError] = []
         self._objects: dict[KindKey, _Output] = {}
+        self._validated: dict[KindKey, Any] = {}
         self._assumed_own: set[tuple[KindKey, str]] = set()
         self._used_asked: set[tuple[str, DeclarationKey]] = set()
         self._kept_substituted: dict[tuple[str, str], dict[str, Any]] = {}
@@ -457,16 +458,20 @@ class _Run:
         return is_same_url and node.place.branch in ("", reference.branch or "master")
 
     def _declared_so_far(self) -> DeclarationSet:
-        """The sources of files and the Secrets that came out until now."""
+        """The repositories and Secrets that came out until now."""
         sources: dict[KindKey, Declared[Source]] = {}
         secrets: dict[DeclarationKey, Declared[Secret]] = {}
         for (kind, key), output in self._objects.items():
-            if kind in (*FILE_SOURCES, "Secret"):
-                resource, _ = validate(output.document, KINDS[kind], key.namespace)
-                if isinstance(resource, Secret):
-                    secrets[key] = Declared(resource, output.document, output.file)
-                elif isinstance(resource, GitRepository | OCIRepository):
-                    sources[kind, key] = Declared(resource, output.document, output.file)
+            if kind not in ("GitRepository", "Secret"):
+                continue
+            if (kind, key) not in self._validated:
+                found, _ = validate(output.document, KINDS[kind], key.namespace)
+                self._validated[kind, key] = found
+            resource = self._validated[kind, key]
+            if isinstance(resource, Secret):
+                secrets[key] = Declared(resource, output.document, output.file)
+            elif isinstance(resource, GitRepository):
+                sources[kind, key] = Declared(resource, output.document, output.file)
         return DeclarationSet(sources=sources, secrets=secrets)
 
     async def _variables(self, node: _Node) -> Mapping[str, str]:

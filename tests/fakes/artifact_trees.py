@@ -34,6 +34,8 @@ class FakeArtifactTrees:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
         self.seen_before: dict[str, str] = {}
+        #: What `checkout` raises, where that is anything.
+        self.refused_checkout: HelmopsError | None = None
         #: What the last calls were given.
         self.credentials = HttpCredentials()
         self.keys: tuple[bytes, ...] = ()
@@ -86,6 +88,8 @@ class FakeArtifactTrees:
     ) -> Tree:
         self.asked.append(("checkout", repository.url, revision))
         self.keys = tuple(keys)
+        if self.refused_checkout is not None:
+            raise self.refused_checkout
         known = self._repositories[repository.url]
         digest = revision.rpartition("@")[2]
         if digest not in known.trees:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from helmops.errors import SourceError, SourceMissing
+from helmops.errors import HelmopsError, SourceError, SourceMissing
 from helmops.model.charts import IncludedTree, Tree
 from helmops.model.credentials import GitCredentials
 from helmops.model.declarations import GitRepositorySpec
@@ -34,6 +34,8 @@ class FakeGitTrees:
         self.asked: list[tuple[str, str, str]] = []
         self._remotes: dict[str, _Remote] = {}
         self._refused: dict[str, SourceError] = {}
+        #: What `checkout` raises, where that is anything.
+        self.refused_checkout: HelmopsError | None = None
         #: What the last calls were given.
         self.credentials: GitCredentials | None = None
         self.keys: dict[str, bytes] = {}
@@ -107,6 +109,8 @@ class FakeGitTrees:
     ) -> Tree:
         self.asked.append(("checkout", repository.url, revision))
         self.keys, self.included = dict(keys or {}), tuple(included)
+        if self.refused_checkout is not None:
+            raise self.refused_checkout
         commit = revision.rpartition(":")[2]
         path = self._reached(repository.url).trees.get(commit)
         if path is None:

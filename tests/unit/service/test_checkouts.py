@@ -13,6 +13,7 @@ from helmops.errors import (
     HelmopsError,
     NotSupported,
     SignatureRefused,
+    SourceInvalid,
     SourceMissing,
     SourceUnavailable,
 )
@@ -70,7 +71,16 @@ class Room:
         else:
             self.artifacts.fail(OCI, error)
 
+    def refuse(self, kind: str, error: HelmopsError) -> None:
+        """Let it tell its revisions, and give no files."""
+        if kind == "GitRepository":
+            self.git.refused_checkout = error
+        else:
+            self.artifacts.refused_checkout = error
+
     async def files_of(self, kind: str, *others: dict[str, Any], **spec: Any) -> FileTree:
+        """As they are given in another reading."""
+        self.checkouts.begin()
         declared = declare(source(kind, **spec), *others)
         return await self.checkouts.files_of(declared, of(declared, kind))
 
@@ -134,6 +144,7 @@ async def test_what_nothing_is_taken_from_any_more_is_not_asked(room: Room, kind
     room.push(kind, "one")
     await room.files_of(kind)
     room.checkouts.begin()
+    room.checkouts.begin()
     room.clock.advance(timedelta(minutes=6))
     assert not await room.checkouts.is_stale()
     assert room.asked() == 1
@@ -149,7 +160,6 @@ async def test_one_that_does_not_answer_is_as_it_was_and_that_is_told_once(
     room.fail(kind, AWAY)
     room.clock.advance(timedelta(minutes=6))
     assert await room.checkouts.is_stale(), "to be told"
-    room.checkouts.begin()
     assert which(await room.files_of(kind)) == "one"
     (trouble,) = room.checkouts.troubles()
     assert trouble.where == "all.yaml:1"
@@ -161,7 +171,6 @@ async def test_one_that_does_not_answer_is_as_it_was_and_that_is_told_once(
     room.fail(kind, None)
     room.clock.advance(timedelta(minutes=3))
     assert await room.checkouts.is_stale(), "sooner than its interval"
-    room.checkouts.begin()
     assert which(await room.files_of(kind)) == "two"
     assert room.checkouts.troubles() == ()
 
@@ -179,16 +188,48 @@ async def test_one_that_never_answered_is_asked_again_soon(room: Room, kind: str
 
 
 @both
-async def test_one_that_is_gone_is_an_error_and_asked_again_at_its_interval(
-    room: Room, kind: str
-) -> None:
+async def test_one_that_is_gone_is_an_error_and_asked_again_soon(room: Room, kind: str) -> None:
     with pytest.raises(SourceMissing):
-        await room.files_of(kind)
+        await room.files_of(kind, interval="1h")
     room.push(kind, "one")
     room.clock.advance(timedelta(minutes=3))
-    assert not await room.checkouts.is_stale()
-    room.clock.advance(timedelta(minutes=3))
     assert await room.checkouts.is_stale()
+    assert which(await room.files_of(kind, interval="1h")) == "one"
+    assert not await room.checkouts.is_stale()
+
+
+@both
+async def test_one_whose_files_cannot_be_used_is_asked_again_at_its_interval(
+    room: Room, kind: str
+) -> None:
+    room.push(kind, "one")
+    room.refuse(kind, SourceInvalid("the archive of files is refused"))
+    for _ in range(3):
+        with pytest.raises(SourceInvalid):
+            await room.files_of(kind)
+        room.clock.advance(timedelta(minutes=3))
+        assert not await room.checkouts.is_stale()
+        room.clock.advance(timedelta(minutes=3))
+        assert await room.checkouts.is_stale(), "it might be another one"
+
+
+@both
+async def test_one_whose_files_cannot_be_fetched_is_asked_less_and_less(
+    room: Room, kind: str
+) -> None:
+    room.push(kind, "one")
+    room.refuse(kind, AWAY)
+    for _ in range(10):
+        with pytest.raises(SourceUnavailable):
+            await room.files_of(kind, interval="1h")
+        while not await room.checkouts.is_stale():
+            room.clock.advance(timedelta(seconds=1))
+    waited = room.clock.now()
+    with pytest.raises(SourceUnavailable):
+        await room.files_of(kind, interval="1h")
+    while not await room.checkouts.is_stale():
+        room.clock.advance(timedelta(seconds=1))
+    assert room.clock.now() - waited >= timedelta(minutes=1)
 
 
 @both
@@ -209,9 +250,16 @@ async def test_what_is_not_acted_on_is_refused(room: Room, kind: str) -> None:
 @both
 async def test_many_that_come_at_once_ask_once(room: Room, kind: str) -> None:
     room.push(kind, "one")
-    found = await asyncio.gather(*(room.files_of(kind) for _ in range(5)))
+    declared = declare(source(kind))
+    found = await asyncio.gather(
+        *(room.checkouts.files_of(declared, of(declared, kind)) for _ in range(5))
+    )
     assert {which(files) for files in found} == {"one"}
-    assert room.asked() == 1
+    assert (room.asked(), room.asked("checkout")) == (1, 1)
+    room.push(kind, "two")
+    room.clock.advance(timedelta(minutes=6))
+    late = await room.checkouts.files_of(declared, of(declared, kind))
+    assert which(late) == "one", "all that is read at once is of one revision"
 
 
 @both
