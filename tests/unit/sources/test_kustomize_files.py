@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helmops.errors import DeclarationError
-from helmops.model.documents import dotted
+from helmops.model.documents import Document, dotted
 from helmops.sources import kustomize_files
 from helmops.sources.file_tree import FileTree, LeavesTree
 from helmops.sources.kustomize_files import (
@@ -186,6 +186,24 @@ def test_everything_that_is_named_is_read_through_all_directories(room: Room) ->
     assert (found.is_remote, found.encrypted, found.links) == (False, [], {})
 
 
+def test_a_directory_that_is_named_many_times_is_read_once(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in range(6):
+        again = f"../level-{level + 1}"
+        room.write(f"level-{level}/kustomization.yaml", f"resources: [{again}, {again}]\n")
+    room.write("level-6/kustomization.yaml", "resources: []\n")
+    read: list[str] = []
+
+    def counted(path: str, content: bytes) -> Document:
+        read.append(path)
+        return read_kustomization(path, content)
+
+    monkeypatch.setattr(kustomize_files, "read_kustomization", counted)
+    room.read("level-0")
+    assert len(read) == 7
+
+
 def test_files_that_sops_encrypted_are_named(room: Room) -> None:
     room.write("app/kustomization.yaml", "resources: [a.yaml, b.yaml]\n")
     room.write("app/a.yaml", "data: ENC[AES256_GCM,data:x]\n")
@@ -258,6 +276,20 @@ def test_a_mistake_in_a_base_is_told_by_the_file_of_the_base(room: Room) -> None
     refused = room.refusal()
     assert refused.where == "fleet/base/kustomization.yaml:2"
     assert refused.field == "resources[0]"
+
+
+def test_a_mistake_without_a_field_does_not_get_that_of_who_includes_it(room: Room) -> None:
+    room.write("app/kustomization.yaml", "resources: [../base]\n")
+    room.write("base/kustomization.yaml")
+    room.write("base/Kustomization")
+    refused = room.refusal()
+    assert (refused.where, refused.field) == ("fleet/base/Kustomization", "")
+
+
+def test_a_directory_where_a_file_must_be_is_none(room: Room) -> None:
+    room.write("app/kustomization.yaml", "crds: [../base]\n")
+    room.write("base/kustomization.yaml", "resources: []\n")
+    assert "`../base` does not exist" in room.refusal().what
 
 
 def test_what_is_not_there_is_remembered_so_that_its_coming_is_seen(room: Room) -> None:
