@@ -95,8 +95,9 @@ def test_a_directory_of_which_nothing_is_left_is_not_there(tree: FileTree) -> No
 
 
 def test_what_leads_out_is_refused_as_ever(tree: FileTree) -> None:
-    with pytest.raises(LeavesTree):
-        ArtifactFiles(tree, "*").read("../secret")
+    for path in ("../secret", "..", "/etc/passwd"):
+        with pytest.raises(LeavesTree):
+            ArtifactFiles(tree, "*").read(path)
 
 
 def test_a_look_sees_ignore_files_come_change_and_go(tree: FileTree) -> None:
@@ -128,5 +129,23 @@ def test_directories_are_listed_and_ignore_files_looked_for_once(
 
 def test_rules_that_are_none_are_told_with_their_file(tree: FileTree) -> None:
     (Path(tree.root) / "apps/.sourceignore").write_text("a\\")
-    with pytest.raises(SourceInvalid, match=r"apps/\.sourceignore"):
-        ArtifactFiles(tree, None).is_file("apps/web.yaml")
+    shown = FileTree(tree.root, show=lambda path: f"fleet/{path}")
+    with pytest.raises(SourceInvalid, match=r"^fleet/apps/\.sourceignore: "):
+        ArtifactFiles(shown, None).is_file("apps/web.yaml")
+    with pytest.raises(SourceInvalid, match=r"^fleet/: "):
+        ArtifactFiles(shown, "a\\")
+
+
+def test_an_ignored_directory_is_not_looked_into_where_nothing_is_brought_in_again(
+    tree: FileTree,
+) -> None:
+    assert ArtifactFiles(tree, "/old/\n").names("") == ("apps/", "logo.png")
+    (Path(tree.root) / "old/more.yaml").write_text("")
+    (Path(tree.root) / "old/deeper").mkdir()
+    assert not tree.look()
+    assert ArtifactFiles(tree, "/old/\n!keep.yaml\n").names("") == ("apps/", "logo.png")
+    (Path(tree.root) / "old/keep.yaml").write_text("")
+    assert tree.look()
+    files = ArtifactFiles(tree, "/old/\n!keep.yaml\n")
+    assert files.names("") == ("apps/", "logo.png", "old/")
+    assert files.names("old") == ("keep.yaml",)
