@@ -225,7 +225,7 @@ async def _service(
     from helmops.http import Http
     from helmops.service.clock import SystemClock
     from helmops.sources.git import GitMirrors
-    from helmops.sources.oci_artifacts import OciArtifacts
+    from helmops.sources.oci_knowledge import OciKnowledge
     from helmops.sources.oci_trees import OciTrees
     from helmops.sources.sops import Sops
 
@@ -244,7 +244,7 @@ async def _service(
         GitMirrors(cache / "git"),
         Sops(),
         builder_of(settings),
-        artifacts=OciTrees(OciArtifacts(Http(), cache), cache / "artifacts"),
+        artifacts=OciTrees(OciKnowledge(Http(), cache), cache / "artifacts"),
         cluster=None,
         see=lambda _: None,
     )

@@ -106,13 +106,13 @@ class _ArtifactsWhenAsked:
 
     async def _trees(self) -> OciTrees:
         from helmops.http import Http
-        from helmops.sources.oci_artifacts import OciArtifacts
+        from helmops.sources.oci_knowledge import OciKnowledge
         from helmops.sources.oci_trees import OciTrees
 
         if self._made is None:
             cache = self._settings.cache_dir
             http = Http()
-            self._made = OciTrees(OciArtifacts(http, cache), cache / "artifacts")
+            self._made = OciTrees(OciKnowledge(http, cache), cache / "artifacts")
             await self._stack.enter_async_context(http)
         return self._made
 

@@ -188,7 +188,7 @@ class Installation:
                 git,
                 sops,
                 builder,
-                artifacts=OciTrees(registries, settings.cache_dir / "artifacts"),
+                artifacts=OciTrees(registries.knowledge, settings.cache_dir / "artifacts"),
                 cluster=references,
                 see=secrets.see,
             )

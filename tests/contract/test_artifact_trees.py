@@ -16,7 +16,7 @@ from helmops.model.charts import Tree
 from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import OCIRepositorySpec
 from helmops.reconcile.ports import ArtifactTrees
-from helmops.sources.oci_artifacts import OciArtifacts
+from helmops.sources.oci_knowledge import OciKnowledge
 from helmops.sources.oci_trees import OciTrees
 from tests.fakes.artifact_trees import FakeArtifactTrees
 from tests.fakes.chart_archives import archive_of, member
@@ -65,7 +65,7 @@ class RealWorld:
 
     def __init__(self, server: OciServer, http: Http, cache: Path) -> None:
         self._server = server
-        self.trees = OciTrees(OciArtifacts(http, cache), cache / "artifacts")
+        self.trees = OciTrees(OciKnowledge(http, cache), cache / "artifacts")
         self.url = f"{server.url}/{NAME}"
 
     def push(self, tag: str, text: str = "", key: Any = None) -> str:

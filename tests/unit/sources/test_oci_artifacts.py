@@ -545,7 +545,7 @@ async def test_annotations_of_a_chart_come_with_it(room: Room) -> None:
 async def test_what_is_known_of_very_many_repositories_is_forgotten(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("helmops.sources.oci_artifacts._MOST_REPOSITORIES", 2)
+    monkeypatch.setattr("helmops.sources.oci_knowledge.MOST_REPOSITORIES", 2)
     for number in range(6):
         room.push("1.0.0", name=f"app{number}")
         await room.versions(room.spec(f"charts/app{number}", tag="1.0.0"))

@@ -20,7 +20,7 @@ from helmops.model.credentials import HttpCredentials
 from helmops.model.declarations import OCIRepositorySpec
 from helmops.sources.archive import ArchiveLimits
 from helmops.sources.cache_content import cache_entries
-from helmops.sources.oci_artifacts import OciArtifacts
+from helmops.sources.oci_knowledge import OciKnowledge
 from helmops.sources.oci_trees import OciTrees
 from tests.fakes.chart_archives import archive_of, member
 
@@ -40,7 +40,7 @@ class Room:
 
     def restart(self) -> None:
         """A new process on the same cache."""
-        artifacts = OciArtifacts(self._http, self.cache)
+        artifacts = OciKnowledge(self._http, self.cache)
         self.trees = OciTrees(artifacts, self.cache / "artifacts", limits=LIMITS)
 
     def push(self, tag: str = "latest", /, content: bytes | None = None, **files: str) -> str:
