@@ -903,12 +903,9 @@ def _substitute_from(node: _Node) -> tuple[SubstituteReference, ...]:
 
 
 def _source_of(node: _Node) -> KindKey:
-    return node.spec.source_ref.kind, _source_key(node)
-
-
-def _source_key(node: _Node) -> DeclarationKey:
     reference = node.spec.source_ref
-    return DeclarationKey(reference.namespace or node.key.namespace, reference.name)
+    key = DeclarationKey(reference.namespace or node.key.namespace, reference.name)
+    return reference.kind, key
 
 
 def _holds_itself(data: Any, path: str | None) -> bool:

@@ -464,6 +464,25 @@ async def test_a_source_that_is_not_declared_is_where_the_kustomization_came_fro
     assert repository.artifacts.asked == []
 
 
+async def test_files_that_are_pushed_from_here_lack_here_what_is_ignored(
+    repository: FluxRepository,
+) -> None:
+    flux(repository, "apps", "./apps")
+    repository.release("apps/release.yaml", "web")
+    repository.release("apps/old/release.yaml", "old")
+    repository.write("apps/.sourceignore", "old/\n")
+    assert keys(await repository.read()) == {"default/web"}
+
+
+async def test_a_chart_of_the_same_name_makes_no_other_source_of_a_repository(
+    repository: FluxRepository,
+) -> None:
+    repository.flux("web", "./apps/web", "targetNamespace: shop")
+    repository.release("apps/web/release.yaml", "flux-system")
+    declared = await repository.read("")
+    assert (keys(declared), problems(declared)) == ({"shop/flux-system"}, [])
+
+
 async def test_kustomizations_in_an_artifact_are_followed_in_it(
     repository: FluxRepository, tmp_path: Path
 ) -> None:
