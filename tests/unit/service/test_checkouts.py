@@ -173,6 +173,25 @@ async def test_one_that_does_not_answer_is_as_it_was_and_that_is_told_once(
     assert await room.checkouts.is_stale(), "sooner than its interval"
     assert which(await room.files_of(kind)) == "two"
     assert room.checkouts.troubles() == ()
+    asked = room.asked()
+    room.clock.advance(timedelta(minutes=3))
+    assert not await room.checkouts.is_stale()
+    assert room.asked() == asked, "at its interval again"
+
+
+@both
+async def test_one_that_ends_answering_soon_after_it_was_read_is_told_too(
+    room: Room, kind: str
+) -> None:
+    room.push(kind, "one")
+    await room.files_of(kind)
+    room.clock.advance(timedelta(minutes=6))
+    await room.files_of(kind)
+    room.fail(kind, AWAY)
+    assert await room.checkouts.is_stale()
+    assert which(await room.files_of(kind)) == "one"
+    assert len(room.checkouts.troubles()) == 1
+    assert not await room.checkouts.is_stale()
 
 
 @both

@@ -13,7 +13,13 @@ import pytest
 
 from devcluster.loopback import Answer, Fault
 from devcluster.oci_server import INDEX, MANIFEST, OciServer
-from helmops.errors import ChartRefused, HelmopsError, SourceInvalid, SourceMissing
+from helmops.errors import (
+    ChartRefused,
+    HelmopsError,
+    SignatureRefused,
+    SourceInvalid,
+    SourceMissing,
+)
 from helmops.http import Http
 from helmops.model.charts import Tree
 from helmops.model.credentials import HttpCredentials
@@ -207,6 +213,13 @@ async def test_what_is_no_single_artifact_is_refused(room: Room) -> None:
         await room.tree(ref={"tag": "empty"})
     with pytest.raises(SourceMissing):
         await room.tree(url=f"{room.server.url}/team/other")
+
+
+async def test_without_a_key_nothing_is_taken_for_signed_and_nobody_is_asked(room: Room) -> None:
+    room.push(web="one")
+    with pytest.raises(SignatureRefused, match="no key is given"):
+        await room.tree(verify={"provider": "cosign"})
+    assert room.asked_for_blobs() == 0
 
 
 async def test_what_is_unpacked_is_seen_in_the_cache(room: Room) -> None:
