@@ -17,6 +17,8 @@ INSTALLED := .venv/.installed
 CONTEXT ?=
 # More for pytest, as in: make test PYTEST="-k rollback"
 PYTEST ?=
+# Tests at a time: one more than there are cores, because many of them wait for a cluster.
+WORKERS ?= $(shell expr "$$(nproc)" + 1)
 CHAOS ?=
 
 # Every command would be compiled anew at each start.
@@ -40,12 +42,12 @@ demo: programs ## the main job: install, upgrade, a broken version, the rollback
 
 test: $(INSTALLED) ## every test but the slow ones
 	@$(BIN)/python -m devcluster programs --tests
-	@$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST)
 
 test-long: $(INSTALLED) ## the tests that take minutes, and many more examples of what must always hold
 	@$(BIN)/python -m devcluster programs --tests --real-node
 	@$(BIN)/python -m pytest -m slow $(PYTEST)
-	@PROPERTY_EXAMPLES=5000 $(BIN)/python -m pytest -n 2 tests/property $(PYTEST)
+	@PROPERTY_EXAMPLES=5000 $(BIN)/python -m pytest -n $(WORKERS) tests/property $(PYTEST)
 
 # Some cases only: make chaos CHAOS="'rollback: *'"; the page in docs/: make chaos CHAOS=--write
 chaos: programs ## kill and cut off helmops and helm in each phase, on clusters of their own

@@ -126,6 +126,8 @@ class Installation:
                     kubeconfig=settings.kubeconfig or None,
                     context=settings.context or None,
                     read_only=observe_only,
+                    # A pass that is asked for once may have nothing to watch.
+                    light=on_cluster_change is None,
                 )
             )
             http = await stack.enter_async_context(Http())

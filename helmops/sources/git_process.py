@@ -28,13 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
-
-# Without git, GitPython refuses to be imported unless it is asked not to; most releases need none.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
-import git
 
 from helmops.errors import (
     SourceDenied,
@@ -151,6 +146,16 @@ def _kill_group(process: Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def _git_python() -> Any:
+    """GitPython, for which only those wait that use Git. Without git it refuses to be imported
+    unless it is asked not to.
+    """
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import git
+
+    return git
+
+
 @dataclass(slots=True)
 class Session:
     """git with the environment that one repository's credentials need."""
@@ -178,7 +183,8 @@ class Session:
             raise SourceUnavailable(
                 "there is no git on PATH", where=shown_url(self.url), next_step="install git"
             )
-        process = git.Git().execute(
+        git = _git_python().Git()
+        process = git.execute(
             ["env", *foreign, "git", *arguments] if foreign else ["git", *arguments],
             as_process=True,
             env={**self.environment, **(environment or {})},

@@ -19,8 +19,19 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Row,
+    Select,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import sqlite
 
 from helmops.errors import StoreError
 from helmops.model.events import Event, EventKind, Severity
@@ -395,8 +406,7 @@ class SqlJournal:
             with contextlib.suppress(ValueError):  # damaged in the record; verifying it says so
                 rows.append(_entry_row(texts[place]))
         if rows:
-            adding = sqlite if connection.dialect.name == "sqlite" else postgresql
-            connection.execute(adding.insert(table).on_conflict_do_nothing(), rows)
+            connection.execute(_adding(connection, table), rows)
 
     def _prune(self, connection: Connection) -> None:
         table = tables.events
@@ -407,6 +417,15 @@ class SqlJournal:
         last = connection.execute(newest).scalar()
         if last is not None:
             connection.execute(delete(table).where(table.c.id <= last))
+
+
+def _adding(connection: Connection, table: Table) -> Executable:
+    """An insert that leaves alone what is there."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # of no use to those who have a file
+
+    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _chosen(query: Select[Any], key: DeclarationKey | None, namespace: str | None) -> Select[Any]:
