@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from helmops.decide.quarantine import lift
@@ -106,6 +106,9 @@ class Truth:
     world: World
     seen_well: set[str] = field(default_factory=set)
     made_by_hand: set[tuple[int, str]] = field(default_factory=set)
+    #: Of those, what helmops took for its own because the policy says so: it stays until the
+    #: declaration changes.
+    absorbed: set[tuple[int, str]] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     agreed: bool = False
     is_by_hand: bool = False
@@ -162,9 +165,21 @@ class Truth:
 
     def take_over(self) -> None:
         """A revision made by hand that is as declared when helmops looks is as good as its own."""
+        head, declared = self.world.cluster.last(self.world.release), self.world.declared
+        if head is None:
+            return
+        made = (head.number, head.as_revision().digest)
+        if self.is_as_declared():
+            self.made_by_hand.discard(made)
+        if declared is not None and declared.template.policy.out_of_band == "absorb":
+            history = self.world.record.history if known(self.world) else ()
+            if history and history[0].revision == head.number:
+                self.absorbed.add(made)
+
+    def has_absorbed_the_last(self) -> bool:
+        """Whether the newest revision was taken over from people."""
         head = self.world.cluster.last(self.world.release)
-        if head is not None and self.is_as_declared():
-            self.made_by_hand.discard((head.number, head.as_revision().digest))
+        return head is not None and (head.number, head.as_revision().digest) in self.absorbed
 
     def _onlooker(self, moment: Moment) -> None:
         acts = moment.operation in ("install", "upgrade", "rollback", "uninstall")
@@ -225,7 +240,8 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
             world.declare(CHARTS[step.number], **SPECS[step.other])
             if before is None or before.template != world.declared.template:  # type: ignore[union-attr]
                 fresh = await world.records.load(world.release)
-                truth.agreed = fresh is not None and fresh.hold is not None
+                is_held = fresh is not None and fresh.hold is not None
+                truth.agreed = is_held or truth.has_absorbed_the_last()
         case "pass":
             await one_pass(world)
             truth.take_over()
@@ -350,8 +366,20 @@ async def calm_down(world: World, truth: Truth) -> None:
     assert world.record.in_flight is None or world.reason() == "PendingRelease"
 
 
+#: What a person made is absorbed, and then another chart is declared.
+_ABSORBED = [
+    Step("pass"),
+    Step("person upgrades"),
+    Step("declare", 2, 8),
+    Step("pass"),
+    Step("declare", 1),
+    Step("pass"),
+]
+
+
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps())
+@example(_ABSORBED)
 def test_whatever_happens_the_promises_hold_with_safe_defaults(history: list[Step]) -> None:
     asyncio.run(live(history, Defaults.SAFE))
 
