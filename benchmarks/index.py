@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -107,21 +107,31 @@ class Cost:
     printed: str
 
 
+#: Runs a command from a small process: a child's peak of memory begins with its parent's.
+_LAUNCHER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+status = subprocess.call(sys.argv[1:], stdout=2)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+wall = time.perf_counter() - began
+print(json.dumps([status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+
+
 def measure(command: list[str], environment: dict[str, str], directory: Path) -> Cost:
     """Run a command to its end."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert process.stdout is not None
-    with process.stdout:
-        said = process.stdout.read().decode(errors="replace")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(said)
-    wall = (time.perf_counter() - began) * 1000
-    return Cost(wall, (usage.ru_utime + usage.ru_stime) * 1000, usage.ru_maxrss / 1024, said)
+    status, wall, cpu, memory = json.loads(ended.stdout)
+    if status:
+        raise RuntimeError(ended.stderr)
+    return Cost(wall * 1000, cpu * 1000, memory / 1024, ended.stderr)
 
 
 @contextlib.contextmanager
