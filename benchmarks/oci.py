@@ -93,23 +93,21 @@ def _command(host: str, scratch: Path) -> Cost:
     repository = ("--repo", f"oci://{host}/charts", "--plain-http", "--version", ">=1 <50")
     command = [sys.executable, "-m", "helmops", "versions", "config", *repository, "-o", "json"]
     environment = {**os.environ, "HELMOPS_CACHE_DIR": str(scratch / "cold")}
-    return _median(command, environment, scratch, f'"selected": "{NEWEST}"')
+    return _best(command, environment, scratch, f'"selected": "{NEWEST}"')
 
 
 def _helm(helm: str, host: str, scratch: Path) -> Cost:
     chart = f"oci://{host}/charts/config"
     command = [helm, "show", "chart", chart, "--plain-http", "--version", ">=1 <50"]
     environment = {"HOME": str(scratch), "PATH": os.environ["PATH"]}
-    return _median(command, environment, scratch, NEWEST)
+    return _best(command, environment, scratch, NEWEST)
 
 
-def _median(
-    command: list[str], environment: dict[str, str], directory: Path, must_say: str
-) -> Cost:
+def _best(command: list[str], environment: dict[str, str], directory: Path, must_say: str) -> Cost:
     costs = [measure(command, environment, directory) for _ in range(3)]
     if any(must_say not in cost.printed for cost in costs):
         raise AssertionError(f"{command[0]} does not say {must_say}")
-    return sorted(costs, key=lambda cost: cost.wall)[len(costs) // 2]
+    return min(costs, key=lambda cost: cost.wall)
 
 
 async def _service(host: str, cache: Path) -> tuple[float, float, float, float]:
