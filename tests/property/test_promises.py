@@ -24,6 +24,7 @@ from helmops.errors import HelmError
 from helmops.model.actions import RetryAfter
 from helmops.model.declarations import Defaults, RollbackSpec, UninstallSpec, UpgradeSpec
 from helmops.model.health import LiveHealth
+from helmops.model.records import Record
 from tests.fakes.cluster_state import FakeChart, Killed, Moment, Point
 from tests.fakes.world import World
 
@@ -281,7 +282,7 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
                 resumed = resume(fresh)
                 if resumed.quarantine != fresh.quarantine:
                     truth.quarantined.clear()
-                world.records.write_by_other(resumed)
+                save_by_command(world, resumed)
         case "watches":
             world.live.tells_truth = step.number == 1
             world.live.health = LiveHealth(is_live=False) if step.number == 2 else None
@@ -291,12 +292,17 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
             fresh = await world.records.load(world.record.release) if known(world) else None
             if fresh is not None:
                 truth.quarantined.clear()
-                world.records.write_by_other(lift(fresh))
+                save_by_command(world, lift(fresh))
         case "lose state":
             world.journal = type(world.journal)()
             world.restart()
         case _:
             raise AssertionError(step.what)
+
+
+def save_by_command(world: World, record: Record) -> None:
+    """What a person's command saves is what was saved last."""
+    world.records.saves.append(world.records.write_by_other(record))
 
 
 def known(world: World) -> bool:
@@ -375,11 +381,14 @@ _ABSORBED = [
     Step("declare", 1),
     Step("pass"),
 ]
+#: What failed past a step that cannot be undone is tried again because a person says so.
+_TRIED_AGAIN = [Step("pass"), Step("declare", 8), Step("pass"), Step("resume"), Step("pass")]
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps())
 @example(_ABSORBED)
+@example(_TRIED_AGAIN)
 def test_whatever_happens_the_promises_hold_with_safe_defaults(history: list[Step]) -> None:
     asyncio.run(live(history, Defaults.SAFE))
 
