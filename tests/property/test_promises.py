@@ -242,7 +242,8 @@ async def happen(step: Step, world: World, truth: Truth) -> None:
             if before is None or before.template != world.declared.template:  # type: ignore[union-attr]
                 fresh = await world.records.load(world.release)
                 is_held = fresh is not None and fresh.hold is not None
-                truth.agreed = is_held or truth.has_absorbed_the_last()
+                # Once agreed to, it is until a person does something anew.
+                truth.agreed |= is_held or truth.has_absorbed_the_last()
         case "pass":
             await one_pass(world)
             truth.take_over()
@@ -383,12 +384,22 @@ _ABSORBED = [
 ]
 #: What failed past a step that cannot be undone is tried again because a person says so.
 _TRIED_AGAIN = [Step("pass"), Step("declare", 8), Step("pass"), Step("resume"), Step("pass")]
+#: What a person made was held, and accepted; then the declaration changes once more.
+_AGREED_TO = [
+    Step("pass"),
+    Step("person upgrades", 1),
+    Step("pass"),
+    Step("declare", 1),
+    Step("resume"),
+    Step("declare", 0),
+]
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps())
 @example(_ABSORBED)
 @example(_TRIED_AGAIN)
+@example(_AGREED_TO)
 def test_whatever_happens_the_promises_hold_with_safe_defaults(history: list[Step]) -> None:
     asyncio.run(live(history, Defaults.SAFE))
 
