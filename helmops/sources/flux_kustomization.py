@@ -225,7 +225,7 @@ class _Run:
         self._outputs: list[_Output] = []
         self._errors: list[DeclarationError] = []
         self._objects: dict[KindKey, _Output] = {}
-        self._validated: dict[KindKey, Any] = {}
+        self._validated: dict[KindKey, tuple[Any, Sequence[Any]]] = {}
         self._assumed_own: set[tuple[KindKey, str]] = set()
         self._used_asked: set[tuple[str, DeclarationKey]] = set()
         self._kept_substituted: dict[tuple[str, str], dict[str, Any]] = {}
@@ -425,7 +425,7 @@ class _Run:
         if found is None:
             return node.tree
         kind, key = source
-        resource, errors = validate(found.document, KINDS[kind], key.namespace)
+        resource, errors = self._validated_once(source, found)
         if not isinstance(resource, GitRepository | OCIRepository):
             raise node.fail(f"{kind} {key} has an error: {errors[0].what}", ("spec", "sourceRef"))
         if self._is_own(node, source, resource):
@@ -457,6 +457,13 @@ class _Run:
         is_same_url = bare_url(resource.spec.url) in node.place.urls
         return is_same_url and node.place.branch in ("", reference.branch or "master")
 
+    def _validated_once(self, source: KindKey, output: _Output) -> tuple[Any, Sequence[Any]]:
+        """The resource and its errors: many Kustomizations come for the same one."""
+        kind, key = source
+        if source not in self._validated:
+            self._validated[source] = validate(output.document, KINDS[kind], key.namespace)
+        return self._validated[source]
+
     def _declared_so_far(self) -> DeclarationSet:
         """The repositories and Secrets that came out until now."""
         sources: dict[KindKey, Declared[Source]] = {}
@@ -464,10 +471,7 @@ class _Run:
         for (kind, key), output in self._objects.items():
             if kind not in ("GitRepository", "Secret"):
                 continue
-            if (kind, key) not in self._validated:
-                found, _ = validate(output.document, KINDS[kind], key.namespace)
-                self._validated[kind, key] = found
-            resource = self._validated[kind, key]
+            resource, _ = self._validated_once((kind, key), output)
             if isinstance(resource, Secret):
                 secrets[key] = Declared(resource, output.document, output.file)
             elif isinstance(resource, GitRepository):

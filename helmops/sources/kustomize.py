@@ -154,10 +154,10 @@ class Kustomizer:
 
         Raises DeclarationError, KustomizeUnavailable.
         """
-        known = self.known(tree, directory, overlay, with_text=with_text)
+        key = self._key(directory, overlay, with_text=with_text)
+        known = self._at_hand(key, tree)
         if known is not None:
             return known
-        key = self._key(directory, overlay, with_text=with_text)
         return self._build(tree, directory, overlay, key, with_text=with_text)
 
     def known(
@@ -171,7 +171,9 @@ class Kustomizer:
         """What `build` would give where that is at hand: found in a millisecond, and less from the
         second time on.
         """
-        key = self._key(directory, overlay, with_text=with_text)
+        return self._at_hand(self._key(directory, overlay, with_text=with_text), tree)
+
+    def _at_hand(self, key: str, tree: TreeView) -> Built | None:
         known = self._memory.get(key)
         if known is None:
             known = self._memory.setdefault(key, self._load(key))
